@@ -1,0 +1,160 @@
+"""The metanetwork against its definition, edge by edge, and against the symmetries of what it reads."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from networks import FACTORIES, template_of
+from pipeline.parameter_graph import ParameterGraph
+from pipeline.symmetry import permute_values, sample_automorphism
+from training.gmn import GraphMetanetwork, GraphMetanetworkSettings
+from training.graph_batch import batch_graphs
+from training.graph_layout import layout_of
+from training.message_passing import MetanetworkLayer
+
+ENCODINGS = ("taps", "bundles")
+ROUNDING = 1e-12
+"""Of float64 sums in another order, on outputs of order one."""
+
+
+def network(encoding: str = "bundles", aggregation: str = "root", seed: int = 0) -> GraphMetanetwork:
+    torch.manual_seed(seed)
+    settings = GraphMetanetworkSettings(width=7, depth=2, aggregation=aggregation, encoding=encoding)
+    return GraphMetanetwork(settings, num_outputs=3).double()
+
+
+def graphs(seed: int = 0) -> list[ParameterGraph]:
+    """Freshly initialised networks of both architectures, in mixed order."""
+    torch.manual_seed(seed)
+    return [template_of(name).graph(FACTORIES[name]()) for name in [*FACTORIES, *FACTORIES, "flattening"]]
+
+
+def layer_by_the_definition(
+    layer: MetanetworkLayer, graph: ParameterGraph, encoding: str, nodes: Tensor, edges: list[Tensor]
+):
+    """One layer on one graph with a Python loop over edges and concatenated inputs; the slow and obvious version."""
+    layout = layout_of(graph.template, encoding, torch.device("cpu"), torch.float64)
+    concatenated = torch.cat([layer.from_source.weight, layer.from_target.weight, layer.from_edge.weight], dim=1)
+    normed = layer.node_norm(nodes)
+    incoming: list[list[Tensor]] = [[] for _ in nodes]
+    outgoing: list[list[Tensor]] = [[] for _ in nodes]
+    updated = [edge.clone() for edge in edges]
+    for block, edge, new in zip(layout.blocks, edges, updated, strict=True):
+        for g, o, i in np.ndindex(*edge.shape[:3]):
+            source, target = int(block.sources[g, i]), int(block.targets[g, o])
+            inputs = torch.cat([normed[source], normed[target], layer.edge_norm(edge[g, o, i])])
+            hidden = functional.silu(concatenated @ inputs + layer.from_edge.bias)
+            incoming[target].append(hidden)
+            outgoing[source].append(hidden)
+            new[g, o, i] = edge[g, o, i] + layer.edge_update(hidden)
+    zero = torch.zeros_like(nodes[0])
+    power = {"sum": 0.0, "root": 0.5, "mean": 1.0}[layer.aggregation]
+    sums = [[sum(m, zero) / max(1, len(m)) ** power for m in messages] for messages in (incoming, outgoing)]
+    inputs = torch.cat([normed, *(torch.stack(rows) for rows in sums)], dim=1)
+    return nodes + layer.node_update(functional.silu(layer.node_hidden(inputs))), updated
+
+
+@pytest.mark.parametrize("aggregation", ["sum", "mean", "root"])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("name", FACTORIES)
+def test_a_layer_equals_its_definition_edge_by_edge(name: str, encoding: str, aggregation: str) -> None:
+    model = network(encoding, aggregation)
+    graph = template_of(name).graph(FACTORIES[name]())
+    [group] = batch_graphs([graph]).groups
+    features = list(model.layer_features(group))
+    (nodes, edges), (new_nodes, new_edges) = features[0], features[1]
+    with torch.no_grad():
+        expected_nodes, expected_edges = layer_by_the_definition(
+            model.layers[0], graph, encoding, nodes[0], [e[0] for e in edges]
+        )
+    assert (new_nodes[0] - expected_nodes).abs().max() < ROUNDING
+    for found, expected in zip(new_edges, expected_edges, strict=True):
+        assert (found[0] - expected).abs().max() < ROUNDING
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_batch_equals_its_graphs_one_by_one(encoding: str) -> None:
+    model = network(encoding)
+    together = model(batch_graphs(graphs()))
+    alone = torch.cat([model(batch_graphs([graph])) for graph in graphs()])
+    assert (together - alone).abs().max() < ROUNDING
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_the_gradient_of_a_batch_is_the_sum_over_its_graphs(encoding: str) -> None:
+    together, alone = network(encoding), network(encoding)
+    together(batch_graphs(graphs())).square().sum().backward()
+    for graph in graphs():
+        alone(batch_graphs([graph])).square().sum().backward()
+    for (name, left), right in zip(together.named_parameters(), alone.parameters(), strict=True):
+        assert left.grad is not None and right.grad is not None, name
+        assert (left.grad - right.grad).abs().max() < 1e-10, name
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("seed", range(3))
+def test_automorphisms_leave_every_output_unchanged(encoding: str, seed: int) -> None:
+    model, rng = network(encoding), np.random.default_rng(seed)
+    originals = graphs(seed)
+    moved = [
+        g.template.graph(g.values[permute_values(g.template, sample_automorphism(g.template, rng))]) for g in originals
+    ]
+    assert all((left.values != right.values).any() for left, right in zip(originals, moved, strict=True))
+    assert (model(batch_graphs(originals)) - model(batch_graphs(moved))).abs().max() < ROUNDING
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_other_permutations_of_a_tensor_change_the_output(encoding: str) -> None:
+    """Reversing the order of one tensor's values is no relabelling of neurons, for any tensor with two or more of them."""
+    model = network(encoding)
+    for graph in graphs()[:2]:
+        before = model(batch_graphs([graph]))
+        for slot in graph.template.tensors:
+            if slot.names[0].endswith("bias"):
+                continue  # reversing a bias alone may look like nothing to an untrained model's eyes; weights must show
+            values = graph.values.copy()
+            values[slot.offset : slot.offset + slot.size] = values[slot.offset : slot.offset + slot.size][::-1]
+            after = model(batch_graphs([graph.template.graph(values)]))
+            assert (before - after).abs().max() > 1e-8, slot.names
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_exchanging_two_inputs_or_two_outputs_changes_the_output(encoding: str) -> None:
+    model = network(encoding)
+    for graph in graphs()[:2]:
+        for nodes in (np.array([0, 1]), graph.template.outputs[:2]):
+            relabelling = np.arange(graph.template.num_nodes)
+            relabelling[nodes] = nodes[::-1]
+            moved = graph.template.graph(graph.values[permute_values(graph.template, relabelling)])
+            assert (model(batch_graphs([graph])) - model(batch_graphs([moved]))).abs().max() > 1e-8
+
+
+def test_an_empty_batch_has_no_outputs() -> None:
+    assert network()(batch_graphs([])).shape == (0, 3)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_every_parameter_has_a_gradient(encoding: str) -> None:
+    model = network(encoding)
+    model(batch_graphs(graphs())).square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in model.parameters())
+
+
+def test_representations_are_named_in_order_and_end_in_the_output() -> None:
+    model, batch = network(), batch_graphs(graphs())
+    representations = model.representations(batch)
+    assert list(representations) == [
+        *(f"layer{number}.{part}" for number in range(3) for part in ("nodes", "edges")),
+        "graph",
+        "output",
+    ]
+    assert torch.equal(representations["output"], model(batch))
+    assert all(len(features) == batch.num_graphs for features in representations.values())
+
+
+@pytest.mark.parametrize("change", [{"width": 0}, {"depth": 0}])
+def test_a_network_without_width_or_depth_is_refused(change: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="both must be at least 1"):
+        GraphMetanetworkSettings(**change)

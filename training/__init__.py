@@ -1,0 +1,1 @@
+"""Parameter-graph dataset -> trained metanetwork."""

@@ -1,0 +1,59 @@
+"""Predictions on disk: one parquet file per method, joined to the dataset by graph id.
+
+Reads   predictions and the dataset's table         `write_predictions`
+Writes  ``graph_id, run_id, unit, epoch, column, method, target, prediction``, one row per graph
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+COLUMNS = ("graph_id", "run_id", "unit", "epoch", "column", "method", "target", "prediction")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One graph's prediction."""
+
+    row: int
+    """Row of the dataset's table."""
+    target: float
+    prediction: float
+
+
+def write_predictions(path: Path, table: pa.Table, column: str, method: str, predictions: Sequence[Prediction]) -> None:
+    """Write the predictions of one method; the file appears whole or not at all."""
+    rows = table.select(["graph_id", "run_id", "unit", "epoch"]).take([one.row for one in predictions])
+    written = (
+        rows.append_column("column", pa.array([column] * len(rows), pa.string()))
+        .append_column("method", pa.array([method] * len(rows), pa.string()))
+        .append_column("target", pa.array([one.target for one in predictions], pa.float64()))
+        .append_column("prediction", pa.array([one.prediction for one in predictions], pa.float64()))
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".partial")
+    pq.write_table(written, aside)
+    os.replace(aside, path)
+
+
+def read_predictions(path: Path) -> pa.Table:
+    """The predictions of one method.
+
+    Raises:
+        ValueError: no such file, or a file of something else.
+    """
+    if not path.exists():
+        raise ValueError(f"{path}: no such file; make it with python -m training predict or baselines")
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowInvalid as error:
+        raise ValueError(
+            f"{path}: not a parquet file ({error}); make it again with python -m training predict"
+        ) from error
+    if tuple(table.column_names) != COLUMNS:
+        raise ValueError(f"{path}: columns are {', '.join(table.column_names)}; expected {', '.join(COLUMNS)}")
+    return table
