@@ -1,18 +1,16 @@
-"""A parameter graph under construction: what tracing adds nodes, edges, chains and positions to.
+"""A parameter graph under construction: what the rules of tracing add nodes, edges, chains and positions to.
 
-Reads   the state dict of the traced module    `parameter_layout`
-Writes  a `GraphTemplate`                      `GraphBuilder.finish`
+Reads   node identities, as the rules of `pipeline.trace_operations` hand them over
+Writes  a `GraphTemplate`: `GraphBuilder.finish`
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int64
-from torch import Tensor, nn
 
 from pipeline.parameter_graph import (
     MAX_RANK,
@@ -20,116 +18,43 @@ from pipeline.parameter_graph import (
     Chain,
     EdgeKind,
     GraphTemplate,
-    IntegerTensor,
     NodeKind,
     NodeSet,
+    Operation,
     Step,
-    TensorSlot,
 )
-
-SITES_PER_GRID = 2**32
-"""While tracing, a site is ``grid * SITES_PER_GRID + position``; a template numbers only the grids it uses."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Carried:
-    """What is known of a tensor while tracing: three int64 tensors of its full shape."""
-
-    node: Tensor
-    """Node each element belongs to."""
-    site: Tensor
-    """Position in its map, as grid * SITES_PER_GRID + row-major index; 0 where a node has one element."""
-    chain: Tensor
-    """Operations the element has passed since it left its node, as an index into ``GraphBuilder.chains``."""
+from pipeline.traced_tensor import (
+    NEXT_EXAMPLE,
+    NUM_EXAMPLES,
+    SITES_PER_GRID,
+    Call,
+    Carried,
+    Channels,
+    UnsupportedError,
+)
+from pipeline.value_layout import IntegerTensor, TensorSlot
 
 
 @dataclass(frozen=True, kw_only=True)
-class Channels:
-    """A tensor read channel by channel: each channel is one node, passed through one chain."""
+class Geometry:
+    """How a layer slides over a map; as in `Block`."""
 
-    node: Int64[np.ndarray, " num_channels"]
-    site: Int64[np.ndarray, " num_channels"]
-    """The one position that is read; 0 where the channel is a whole map."""
-    chain: Int64[np.ndarray, " num_channels"]
-    map_size: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Constant:
-    """A tensor that is neither computed from the input nor a floating-point tensor of the state dict."""
-
-    name: str
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Call:
-    """One operation of the traced program."""
-
-    operation: str
-    """Its ATen name: ``aten.conv2d.default``."""
-    module: str
-    """Path of the module that calls it; ``""`` is the traced module itself."""
-    arguments: dict[str, Any]
-    """By the names of the ATen schema; tensors are `Carried`, `TensorSlot` or `Constant`."""
-    shape: tuple[int, ...]
-    """Of its result."""
-
-
-class Unsupported(ValueError):
-    """An operation or wiring that has no exact parameter graph."""
-
-    def __init__(self, call: Call, reason: str, remedy: str) -> None:
-        shapes = [
-            f"{name} {tuple(value.node.shape) if isinstance(value, Carried) else value.shape}"
-            for name, value in call.arguments.items()
-            if isinstance(value, Carried | TensorSlot | Constant)
-        ]
-        super().__init__(
-            f"{call.operation} in module {call.module or '(root)'!r} ({', '.join(shapes) or 'no tensors'} -> {call.shape}) {reason}; {remedy}"
-        )
-
-
-def parameter_layout(module: nn.Module) -> tuple[dict[str, TensorSlot], tuple[IntegerTensor, ...]]:
-    """Where each floating-point tensor of the state dict lies in ``values``, by every name it has; and the integer tensors.
-
-    Raises:
-        ValueError: a tensor is neither float32 nor integer.
-    """
-    slots: dict[str, TensorSlot] = {}
-    integers: list[IntegerTensor] = []
-    names: dict[int, list[str]] = {}
-    tensors: dict[int, Tensor] = {}
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        names.setdefault(id(tensor), []).append(name)
-        tensors[id(tensor)] = tensor
-    offset = 0
-    for key, tensor in tensors.items():
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        if tensor.dtype == torch.float32:
-            slot = TensorSlot(names=tuple(names[key]), shape=tuple(tensor.shape), offset=offset)
-            slots |= dict.fromkeys(names[key], slot)
-            offset += slot.size
-        elif not tensor.dtype.is_floating_point and not tensor.dtype.is_complex:
-            numbers = tuple(int(number) for number in tensor.flatten().tolist())
-            integers += [
-                IntegerTensor(name=name, dtype=dtype, shape=tuple(tensor.shape), numbers=numbers) for name in names[key]
-            ]
-        else:
-            raise ValueError(
-                f"{names[key][0]}: found dtype {dtype}; values are float32, so cast the module first: module.float()"
-            )
-    return slots, tuple(integers)
+    kernel_size: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    padding: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
 
 
 @dataclass
 class GraphBuilder:
-    """Collects nodes and blocks; interns chains and grids."""
+    """Collects nodes and blocks; interns layers, chains and grids."""
 
-    slots: dict[str, TensorSlot]
+    tensors: tuple[TensorSlot, ...]
     integers: tuple[IntegerTensor, ...]
     node_sets: list[NodeSet] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
+    layers: dict[Hashable, Int64[np.ndarray, " O"]] = field(default_factory=dict)
+    """Targets of every layer by all that decides what they compute: a layer applied twice to one thing is one layer."""
     chains: list[Chain] = field(default_factory=lambda: [()])
     grids: list[tuple[int, ...]] = field(default_factory=lambda: [()])
 
@@ -139,51 +64,84 @@ class GraphBuilder:
         self.node_sets.append(NodeSet(kind=kind, count=count, name=name))
         return np.arange(start, start + count, dtype=np.int64)
 
-    def add_block(
-        self, call: Call, read: Channels, source_offset: Int64[np.ndarray, " num_channels"], **others: Any
-    ) -> None:
-        """Add edges that read these channels, each ``source_offset`` further in ``values``; ``others`` are fields of `Block`.
+    def add_layer(
+        self,
+        call: Call,
+        read: Channels,
+        kinds: tuple[EdgeKind, EdgeKind],
+        weight: TensorSlot,
+        bias: TensorSlot | None,
+        geometry: Geometry,
+    ) -> Int64[np.ndarray, " O"]:
+        """New nodes that all read these channels through a weight ``[O, I, *kernel_size]``, and a bias node if there is
+        a bias.
+
+        Args:
+            kinds: of the weight's edges and of the bias's.
 
         Raises:
-            Unsupported: one element is read twice by the same target, so that two values could not be told apart.
+            UnsupportedError: one element is read twice, so that two values could not be told apart.
         """
+        O, I, taps = weight.shape[0], weight.shape[1], prod(geometry.kernel_size)
         order = np.lexsort((read.chain, read.site, read.node))
         keys = np.stack([read.node, read.site, read.chain])[:, order]
-        if len(order) > 1 and (keys[:, 1:] == keys[:, :-1]).all(axis=0).any():
-            raise Unsupported(
+        if (keys[:, 1:] == keys[:, :-1]).all(axis=0).any():
+            raise UnsupportedError(
                 call,
                 "reads one element twice",
                 "a parameter graph needs distinct inputs: do not repeat elements before it",
             )
+        layer = (kinds, weight, bias, geometry, read.map_size, order.tobytes(), keys.tobytes())
+        if layer in self.layers:
+            return self.layers[layer]
+        self.layers[layer] = targets = self.add_nodes(NodeKind.NEURON, O, call.module)
         self.blocks.append(
             Block(
+                kind=kinds[0],
                 num_groups=1,
-                sources=read.node[order],
-                source_site=read.site[order],
-                source_chain=read.chain[order],
-                source_offset=source_offset[order],
-                **others,
+                targets=targets,
+                target_offset=weight.offset + I * taps * np.arange(O),
+                sources=keys[0],
+                source_site=keys[1],
+                source_chain=keys[2],
+                source_offset=taps * order,
+                kernel_size=geometry.kernel_size,
+                tap_stride=1 if geometry.kernel_size else 0,
+                stride=geometry.stride,
+                padding=geometry.padding,
+                dilation=geometry.dilation,
+                map_size=read.map_size,
             )
         )
-
-    def add_bias(self, call: Call, kind: EdgeKind, targets: Int64[np.ndarray, " O"], bias: TensorSlot) -> None:
-        """One bias node, with an edge to every target."""
-        [node] = self.add_nodes(NodeKind.BIAS, 1, call.module)
-        zero = np.zeros(1, dtype=np.int64)
-        read = Channels(node=zero + node, site=zero, chain=zero, map_size=())
-        target_offset = bias.offset + np.arange(len(targets), dtype=np.int64)
-        self.add_block(call, read, kind=kind, targets=targets, target_offset=target_offset, source_offset=zero)
+        if bias is not None:
+            zero = np.zeros(1, dtype=np.int64)
+            self.blocks.append(
+                Block(
+                    kind=kinds[1],
+                    num_groups=1,
+                    targets=targets,
+                    target_offset=bias.offset + np.arange(O),
+                    sources=self.add_nodes(NodeKind.BIAS, 1, call.module),
+                    source_site=zero,
+                    source_chain=zero,
+                    source_offset=zero,
+                )
+            )
+        return targets
 
     def fresh(self, nodes: Int64[np.ndarray, " C"], shape: tuple[int, ...], axis: int) -> Carried:
-        """A tensor ``[1, ..., C, ...]`` with one node per channel on ``axis``, nothing passed yet."""
-        column = [1] * len(shape)
-        column[axis] = -1
+        """A tensor ``[batch, ..., C, ...]`` with one node per channel on ``axis``, nothing passed yet."""
+
+        def along(place: int) -> tuple[int, ...]:
+            return tuple(-1 if here == place else 1 for here in range(len(shape)))
+
+        examples = torch.arange(NUM_EXAMPLES, dtype=torch.int64).reshape(along(0)) * NEXT_EXAMPLE
         extents = tuple(size for place, size in enumerate(shape) if place not in (0, axis))
         site_shape = [1 if place in (0, axis) else size for place, size in enumerate(shape)]
         return Carried(
-            node=torch.from_numpy(nodes).reshape(column).expand(shape),
+            node=(torch.from_numpy(nodes).reshape(along(axis)) + examples).expand(shape),
             site=torch.from_numpy(self.sites(extents)).reshape(site_shape).expand(shape),
-            chain=torch.zeros(shape, dtype=torch.int64),
+            chain=torch.zeros((), dtype=torch.int64).expand(shape),
         )
 
     def sites(self, extents: tuple[int, ...]) -> Int64[np.ndarray, " num_positions"]:
@@ -192,7 +150,7 @@ class GraphBuilder:
             return np.zeros(1, dtype=np.int64)
         if len(extents) > MAX_RANK:
             raise ValueError(
-                f"a map has extents {extents}; at most {MAX_RANK} axes beside batch and channels are understood"
+                f"a map has extents {extents}; at most {MAX_RANK} axes beside batch and channels are possible"
             )
         if extents not in self.grids:
             self.grids.append(extents)
@@ -204,114 +162,159 @@ class GraphBuilder:
         after = torch.tensor([self._intern((*self.chains[chain], step)) for chain in before.tolist()])
         return Carried(node=carried.node, site=carried.site, chain=after[place])
 
-    def finish(self, result: Channels) -> GraphTemplate:
-        """The template whose outputs are these channels.
-
-        Raises:
-            ValueError: an output is no node of its own, a parameter never acts, or a node is computed and never read.
-        """
-        kinds = np.repeat([int(nodes.kind) for nodes in self.node_sets], [nodes.count for nodes in self.node_sets])
-        if len(np.unique(result.node)) != len(result.node) or (kinds[result.node] != NodeKind.NEURON).any():
-            raise ValueError(
-                "the module returns an input, or one feature twice; every output must be a feature computed by a layer of its own"
-            )
-        self._check_all_act(result, kinds)
-        chain_order, chain_of = _renumber([0], *(block.source_chain for block in self.blocks), result.chain)
-        sites = np.concatenate([block.source_site for block in self.blocks])
-        grid_order, grid_of = _renumber([0], sites // SITES_PER_GRID)
-        grids = tuple(self.grids[grid] for grid in grid_order)
-        first_site = np.cumsum([0, *map(prod, grids)])
-        blocks = [
-            replace(
-                block,
-                source_chain=chain_of[block.source_chain],
-                source_site=first_site[grid_of[block.source_site // SITES_PER_GRID]]
-                + block.source_site % SITES_PER_GRID,
-            )
-            for block in self.blocks
-        ]
-        return GraphTemplate(
-            node_sets=tuple(self.node_sets),
-            blocks=tuple(blocks),
-            chains=tuple(self.chains[chain] for chain in chain_order),
-            grids=grids,
-            tensors=tuple(dict.fromkeys(self.slots.values())),
-            integers=self.integers,
-            outputs=result.node,
-            output_chain=chain_of[result.chain],
-        )
-
     def _intern(self, chain: Chain) -> int:
         if chain not in self.chains:
             self.chains.append(chain)
         return self.chains.index(chain)
 
-    def _check_all_act(self, result: Channels, kinds: np.ndarray) -> None:
-        carried = np.zeros(sum(slot.size for slot in dict.fromkeys(self.slots.values())), dtype=bool)
-        read = kinds != NodeKind.NEURON
+    def read(self, call: Call, carried: Carried, axis: int) -> Channels:
+        """A tensor ``[batch, ..., C, ...]`` as C channels on ``axis``, each one node over a whole map in its own order.
+
+        Raises:
+            UnsupportedError: the batch is mixed up, a channel mixes nodes or chains, or its positions are not a whole
+            map in
+                row-major order.
+        """
+        node, site, chain = _one_example(call, carried, axis)
+        extents = tuple(size for place, size in enumerate(carried.node.shape) if place not in (0, axis))
+        single = site.shape[1] == 1
+        if (node != node[:, :1]).any():
+            raise UnsupportedError(
+                call,
+                f"reads several nodes as one channel of axis {axis}",
+                "mixing positions or channels before it needs a joint node, which has no rule yet",
+            )
+        if (chain != chain[:, :1]).any():
+            raise UnsupportedError(
+                call,
+                "reads a channel whose positions have passed different operations",
+                "apply the same operations to a whole map",
+            )
+        if not single and (site != self.sites(extents)).any():
+            raise UnsupportedError(
+                call,
+                "reads a map whose positions were cropped or reordered",
+                "select or permute positions only right before a flatten",
+            )
+        return Channels(
+            node=node[:, 0].copy(),
+            site=site[:, 0].copy() if single else np.zeros(len(site), dtype=np.int64),
+            chain=chain[:, 0].copy(),
+            map_size=extents,
+        )
+
+    def finish(self, result: Channels) -> GraphTemplate:
+        """The template whose outputs are these channels.
+
+        Raises:
+            ValueError: an output is no node of its own or one position of a map, a parameter never acts, a feature is
+            never
+                read, or a softmax couples nodes inside the network.
+        """
+        self._check_outputs(result)
+        self._check_all_act(result)
+        self._check_coupled(result)
+        chain_order, chain_of = _renumber([0], *(block.source_chain for block in self.blocks), result.chain)
+        sites = np.concatenate([block.source_site for block in self.blocks])
+        grid_order, grid_of = _renumber([0], sites // SITES_PER_GRID)
+        grids = tuple(self.grids[grid] for grid in grid_order)
+        first_site = np.cumsum([0, *map(prod, grids)])
+
+        def final_site(site: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+            return first_site[grid_of[site // SITES_PER_GRID]] + site % SITES_PER_GRID
+
+        return GraphTemplate(
+            node_sets=tuple(self.node_sets),
+            blocks=tuple(
+                replace(block, source_chain=chain_of[block.source_chain], source_site=final_site(block.source_site))
+                for block in self.blocks
+            ),
+            chains=tuple(self.chains[chain] for chain in chain_order),
+            grids=grids,
+            tensors=self.tensors,
+            integers=self.integers,
+            outputs=result.node,
+            output_chain=chain_of[result.chain],
+        )
+
+    def _check_outputs(self, result: Channels) -> None:
+        """Every output is a feature of its own."""
+        kinds = [self.node_sets[number].kind for number in self._node_set()[result.node]]
+        if len(np.unique(result.node)) != len(result.node) or set(kinds) != {NodeKind.NEURON}:
+            raise ValueError(
+                "the module returns an input, or one feature twice; "
+                "every output must be a feature of its own, computed by a layer"
+            )
+        if result.site.any():
+            raise ValueError(
+                "the module returns single positions of a map, which no output can say; return the whole map"
+            )
+
+    def _check_all_act(self, result: Channels) -> None:
+        """Every value is carried by an edge and every feature is read."""
+        node_set = self._node_set()
+        carried = np.zeros(sum(slot.size for slot in self.tensors), dtype=bool)
+        read = np.array([nodes.kind != NodeKind.NEURON for nodes in self.node_sets])[node_set]
         read[result.node] = True
         for block in self.blocks:
             carried[block.value_index.reshape(-1)] = True
             read[block.sources] = True
-        for name, slot in self.slots.items():
+        for slot in self.tensors:
             if not carried[slot.offset : slot.offset + slot.size].all():
-                raise ValueError(
-                    f"{name} {slot.shape} never acts on the result (or only in part); remove it from the module"
-                )
+                raise ValueError(f"{slot.names[0]} {slot.shape} never acts on the result; remove it from the module")
         if not read.all():
-            place = int(np.argmin(read))
-            ends = np.cumsum([nodes.count for nodes in self.node_sets])
-            name = self.node_sets[int(np.searchsorted(ends, place, side="right"))].name
+            name = self.node_sets[node_set[np.argmin(read)]].name
             raise ValueError(
-                f"module {name!r} computes a feature that nothing reads, so its weights never act; remove it from the module"
+                f"module {name!r} computes a feature that nothing reads, so its weights never act; "
+                "remove it from the module"
             )
 
+    def _check_coupled(self, result: Channels) -> None:
+        """A softmax couples the nodes of a layer; where all of them are outputs with one chain, no edge need say so."""
+        softmax = {Operation.SOFTMAX, Operation.LOG_SOFTMAX}
+        coupled = np.array([any(step.operation in softmax for step in chain) for chain in self.chains])
+        node_set = self._node_set()
+        chain_at = np.full(len(node_set), -1, dtype=np.int64)
+        chain_at[result.node] = result.chain
+        inside = [block.sources[coupled[block.source_chain]] for block in self.blocks]
+        partial = [
+            [node]
+            for node, chain in zip(result.node, result.chain, strict=True)
+            if coupled[chain] and (chain_at[node_set == node_set[node]] != chain).any()
+        ]
+        nodes = np.concatenate(inside + partial)
+        if len(nodes):
+            name = self.node_sets[node_set[int(nodes[0])]].name
+            raise ValueError(
+                f"a softmax over the features of module {name!r} acts inside the network, where it couples nodes that "
+                "no edge joins; only one over all features of the last layer has a rule yet, so leave it to the outputs"
+            )
 
-def channels_of(call: Call, builder: GraphBuilder, carried: Carried, axis: int) -> Channels:
-    """Read a tensor ``[1, ..., C, ...]`` as C channels on ``axis``, each one node over a whole map in its usual order.
+    def _node_set(self) -> Int64[np.ndarray, " num_nodes"]:
+        """The number of the set of every node."""
+        return np.repeat(np.arange(len(self.node_sets)), [nodes.count for nodes in self.node_sets])
 
-    Raises:
-        Unsupported: a channel mixes nodes or chains, or its positions are not a whole map in row-major order.
-    """
+
+def _one_example(call: Call, carried: Carried, axis: int) -> list[Int64[np.ndarray, "C positions"]]:
+    """Node, site and chain of the first example, channel by channel; the second must be the same in its own nodes."""
     shape = tuple(carried.node.shape)
-    if axis and shape[0] != 1:
-        raise Unsupported(
-            call,
-            "has no batch axis of one example in front",
-            "keep the batch axis first and do not merge it with others",
-        )
-    extents = tuple(size for place, size in enumerate(shape) if place not in (0, axis))
-    node, site, chain = (
-        part.movedim(axis, 0).reshape(shape[axis], -1).numpy() for part in (carried.node, carried.site, carried.chain)
-    )
-    if (node != node[:, :1]).any():
-        raise Unsupported(
-            call,
-            f"reads several nodes as one channel of axis {axis}",
-            "mixing positions or channels before it needs a joint node, which has no rule yet",
-        )
-    if (chain != chain[:, :1]).any():
-        raise Unsupported(
-            call,
-            "reads a channel whose positions have passed different operations",
-            "apply the same operations to a whole map",
-        )
-    single = site.shape[1] == 1
-    if not single and (site != builder.sites(extents)).any():
-        raise Unsupported(
-            call,
-            "reads a map whose positions were cropped or reordered",
-            "select or permute positions only right before a flatten",
-        )
-    return Channels(
-        node=node[:, 0].copy(),
-        site=site[:, 0] if single else np.zeros(shape[axis], dtype=np.int64),
-        chain=chain[:, 0].copy(),
-        map_size=extents,
+    if 0 in shape:
+        raise UnsupportedError(call, "reads a tensor without elements", "a layer needs at least one input")
+    if len(shape) > 1 and axis != 0 and shape[0] == NUM_EXAMPLES:
+        parts = (carried.node, carried.site, carried.chain)
+        pairs = [part.movedim(axis, 1).reshape(NUM_EXAMPLES, shape[axis], -1).numpy() for part in parts]
+        if all(
+            np.array_equal(pair[0] + shift, pair[1]) for pair, shift in zip(pairs, (NEXT_EXAMPLE, 0, 0), strict=True)
+        ):
+            return [pair[0] for pair in pairs]
+    raise UnsupportedError(
+        call,
+        "does not find the examples of the batch one by one on the first axis",
+        "keep the batch axis first and the examples apart (tracing uses a batch of two)",
     )
 
 
-def _renumber(*numbers: Sequence[int] | np.ndarray) -> tuple[list[int], np.ndarray]:
+def _renumber(*numbers: Sequence[int] | np.ndarray) -> tuple[list[int], Int64[np.ndarray, " n"]]:
     """The distinct numbers in order of first appearance, and a table from old to new number."""
     order = list(dict.fromkeys(int(number) for part in numbers for number in part))
     table = np.full(max(order) + 1, -1, dtype=np.int64)

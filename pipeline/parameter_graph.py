@@ -1,14 +1,16 @@
 """The parameter graph of a network: the types everything downstream of tracing works with.
 
-A *template* is the graph of an architecture without values; a *parameter graph* is a template with the values of one checkpoint.
-A template is kept as a short table of blocks, in the memory order of the weights, and expanded to edges on demand.
+A *template* is the graph of an architecture without values; a *parameter graph* is a template with the values of one
+checkpoint. A template is kept as a short table of blocks, in the memory order of the weights, and expanded to edges on
+demand.
 
 Reads   nothing: `pipeline.tracing` makes templates, `pipeline.template_document` writes and reads their text
 Writes  nothing
 
-The graph follows Lim et al., ICLR 2024 (arXiv:2312.04501): nodes are neurons or channels, every scalar weight is an edge, one bias
-node per layer. Deviations: no layer index and no order on hidden nodes (relabelling them is relabelling neurons); geometry, the
-operations between layers and the position a flattened neuron is read at are features of edges, because the function depends on them.
+The graph follows Lim et al., ICLR 2024 (arXiv:2312.04501): nodes are neurons or channels, every scalar weight is an
+edge, one bias node per layer. Deviations: no layer index and no order on hidden nodes (relabelling them is relabelling
+neurons); geometry, the operations between layers and the position a flattened neuron is read at are features of edges,
+because the function depends on them.
 """
 
 import hashlib
@@ -20,12 +22,15 @@ from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 
+from pipeline.value_layout import IntegerTensor, TensorSlot, state_dict_from, values_from
+
 if TYPE_CHECKING:
     from torch_geometric.data import Data
+
+    from pipeline.graph_edges import Edges
 
 MAX_RANK = 3
 """Most axes of a kernel or a map (depth, height, width); coordinates are right-aligned in this many columns."""
@@ -76,7 +81,8 @@ class Step:
 
     operation: Operation
     settings: tuple[tuple[str, tuple[float, ...]], ...] = ()
-    """Name and numbers, sorted by name: ``(("kernel_size", (2, 2)), ("stride", (2, 2)))``; one number per axis of the map."""
+    """Name and numbers, sorted by name: ``(("kernel_size", (2, 2)), ("stride", (2, 2)))``; one number per axis of the
+    map."""
 
 
 Chain = tuple[Step, ...]
@@ -93,39 +99,14 @@ class NodeSet:
     """Path of the module that made them (``features.0``); for people, never a feature."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TensorSlot:
-    """Where a floating-point tensor of the state dict lies in ``values``."""
-
-    names: tuple[str, ...]
-    """Its name in the state dict; further names where the tensor is tied."""
-    shape: tuple[int, ...]
-    offset: int
-    """First position in ``values``; the tensor fills ``prod(shape)`` positions in row-major order."""
-
-    @property
-    def size(self) -> int:
-        return prod(self.shape)
-
-
-@dataclass(frozen=True, kw_only=True)
-class IntegerTensor:
-    """An integer or Boolean tensor of the state dict, restored as it was when the template was made."""
-
-    name: str
-    dtype: str
-    """A torch dtype without its prefix: ``int64``, ``bool``."""
-    shape: tuple[int, ...]
-    numbers: tuple[int, ...]
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Block:
-    """Edges of one tensor and one operation: every target of a group reads every source of that group through every tap.
+    """Edges of one tensor and one operation: every target of a group reads every source of that group through every
+    tap.
 
     With G groups, O targets and I sources a group, and T taps, edge ``(g, o, i, t)`` runs from ``sources[g*I + i]`` to
-    ``targets[g*O + o]`` and carries ``values[target_offset[g*O + o] + source_offset[g*I + i] + t * tap_stride]``. Edges are
-    ordered by g, o, i, t; sources are sorted by node, then site, within a group.
+    ``targets[g*O + o]`` and carries ``values[target_offset[g*O + o] + source_offset[g*I + i] + t * tap_stride]``. Edges
+    are ordered by g, o, i, t; sources are sorted by node, then site, within a group.
     """
 
     kind: EdgeKind
@@ -148,7 +129,8 @@ class Block:
     padding: tuple[int, ...] = ()
     dilation: tuple[int, ...] = ()
     map_size: tuple[int, ...] = ()
-    """Extent of the map the operation slides over or is applied to position by position; ``()`` where there is no map."""
+    """Extent of the map the operation slides over or is applied to position by position; ``()`` where there is no
+    map."""
 
     @property
     def num_taps(self) -> int:
@@ -182,30 +164,12 @@ class Block:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Edges:
-    """The edges of a template, one entry per edge, in the order fixed by the blocks: group, target, source, tap."""
-
-    edge_index: Int64[np.ndarray, "2 num_edges"]
-    """Row 0 the source node, row 1 the target; activations flow from source to target."""
-    value_index: Int64[np.ndarray, " num_edges"]
-    """Position in ``values`` of the edge's scalar."""
-    block: Int64[np.ndarray, " num_edges"]
-    kind: Int64[np.ndarray, " num_edges"]
-    """An ``EdgeKind``."""
-    chain: Int64[np.ndarray, " num_edges"]
-    """Index into ``GraphTemplate.chains``."""
-    tap: Int64[np.ndarray, " num_edges"]
-    """Row-major index of the kernel tap; 0 where there is one."""
-    site: Int64[np.ndarray, " num_edges"]
-    """Position of the source that is read, as an index into the sites of ``GraphTemplate.grids``."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class GraphTemplate:
     """The parameter graph of one architecture, without values.
 
-    Law A: every float of ``values`` is carried by exactly one edge unless it is shared. Law B: the automorphisms of the template
-    are the neuron permutations that preserve the function for all values. Both are tested exhaustively on tiny networks.
+    Law A: every float of ``values`` is carried by exactly one edge unless it is shared. Law B: the automorphisms of the
+    template are the neuron permutations that preserve the function for all values. Both are tested exhaustively on tiny
+    networks.
     """
 
     node_sets: tuple[NodeSet, ...]
@@ -215,8 +179,8 @@ class GraphTemplate:
     chains: tuple[Chain, ...]
     """Interned; chain 0 is empty."""
     grids: tuple[tuple[int, ...], ...]
-    """Extents of the maps that single positions are read from. Sites number all positions of all grids in row-major order, one
-    grid after another; grid 0 is ``()``, whose one site 0 means "no position"."""
+    """Extents of the maps that single positions are read from. Sites number all positions of all grids in row-major
+    order, one grid after another; grid 0 is ``()``, whose one site 0 means "no position"."""
     tensors: tuple[TensorSlot, ...]
     integers: tuple[IntegerTensor, ...] = ()
     outputs: Int64[np.ndarray, " num_outputs"]
@@ -296,26 +260,17 @@ class GraphTemplate:
         return np.concatenate(rows).astype(np.int64)
 
     @cached_property
-    def edges(self) -> Edges:
+    def edges(self) -> "Edges":
         """Every edge of every block. Large: ``num_edges`` entries a column."""
-        columns = [_block_edges(number, block) for number, block in enumerate(self.blocks)]
-        joined = np.concatenate(columns, axis=1)
-        source, target, value_index, number, kind, chain, tap, site = joined
-        return Edges(
-            edge_index=np.stack([source, target]),
-            value_index=value_index,
-            block=number,
-            kind=kind,
-            chain=chain,
-            tap=tap,
-            site=site,
-        )
+        from pipeline.graph_edges import expand
+
+        return expand(self)
 
     def values_of(self, module: nn.Module) -> Float32[np.ndarray, " num_values"]:
         """The values of a module of this architecture, as float32.
 
         Raises:
-            ValueError: a tensor is missing, has another shape or another dtype.
+            ValueError: a tensor is missing, unknown, of another shape or of another dtype.
         """
         return self.values_from(module.state_dict())
 
@@ -323,32 +278,23 @@ class GraphTemplate:
         """The values of a state dict of this architecture, as float32.
 
         Raises:
-            ValueError: a tensor is missing, has another shape or another dtype.
+            ValueError: a tensor is missing, unknown, of another shape or of another dtype, or tied names hold different
+            numbers.
         """
-        values = np.empty(self.num_values, dtype=np.float32)
-        for slot in self.tensors:
-            name = slot.names[0]
-            if name not in state_dict:
-                raise ValueError(f"{name}: not in the state dict; the template expects a tensor of shape {slot.shape}")
-            tensor = state_dict[name]
-            if tuple(tensor.shape) != slot.shape or tensor.dtype != torch.float32:
-                raise ValueError(
-                    f"{name}: found shape {tuple(tensor.shape)}, {tensor.dtype}; the template expects {slot.shape}, torch.float32; "
-                    "if the architecture changed, trace it again"
-                )
-            values[slot.offset : slot.offset + slot.size] = tensor.detach().cpu().numpy().reshape(-1)
-        return values
+        return values_from(state_dict, self.tensors, self.integers)
 
     def graph(self, values: "Float32[np.ndarray, ' num_values'] | nn.Module") -> "ParameterGraph":
         """The parameter graph of these values, or of a module of this architecture.
 
         Raises:
-            ValueError: the number of values is not the template's.
+            ValueError: the number or the dtype of the values is not the template's.
         """
         if isinstance(values, nn.Module):
             values = self.values_of(values)
-        if values.shape != (self.num_values,):
-            raise ValueError(f"values have shape {values.shape}; this template has {self.num_values} values")
+        if values.shape != (self.num_values,) or values.dtype != np.float32:
+            raise ValueError(
+                f"values have shape {values.shape}, {values.dtype}; this template has {self.num_values} values, float32"
+            )
         return ParameterGraph(template=self, values=values)
 
 
@@ -360,19 +306,13 @@ class ParameterGraph:
     values: Float32[np.ndarray, " num_values"]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The network's state dict, bit for bit the one the values came from (counters as the template recorded them)."""
-        tensors: dict[str, Tensor] = {}
-        for slot in self.template.tensors:
-            flat = self.values[slot.offset : slot.offset + slot.size].copy()
-            tensor = torch.from_numpy(flat).reshape(slot.shape)
-            tensors |= dict.fromkeys(slot.names, tensor)
-        for integer in self.template.integers:
-            dtype = getattr(torch, integer.dtype)
-            tensors[integer.name] = torch.tensor(integer.numbers, dtype=dtype).reshape(integer.shape)
-        return tensors
+        """The network's state dict, bit for bit the one the values came from (counters as the template recorded
+        them)."""
+        return state_dict_from(self.values, self.template.tensors, self.template.integers)
 
     def to_pyg(self) -> "Data":
-        """A ``torch_geometric.data.Data`` that any model of ``torch_geometric.nn`` reads; see ``pipeline.pyg_graph``."""
+        """A ``torch_geometric.data.Data`` that any model of ``torch_geometric.nn`` reads; see
+        ``pipeline.pyg_graph``."""
         from pipeline.pyg_graph import to_pyg
 
         return to_pyg(self)
@@ -384,28 +324,9 @@ def right_align(numbers: tuple[int, ...], fill: int) -> tuple[int, ...]:
 
 
 def coordinates(extents: tuple[int, ...]) -> Int64[np.ndarray, "num_positions 3"]:
-    """Coordinates of every position of a grid in row-major order, right-aligned; -1 in the columns the grid does not have."""
+    """Coordinates of every position of a grid in row-major order, right-aligned; -1 in the columns the grid does not
+    have."""
     table = np.full((prod(extents), MAX_RANK), -1, dtype=np.int64)
     if extents:
         table[:, MAX_RANK - len(extents) :] = np.indices(extents).reshape(len(extents), -1).T
     return table
-
-
-def _block_edges(number: int, block: Block) -> Int64[np.ndarray, "8 num_edges"]:
-    """Source, target, value index, block, kind, chain, tap and site of the edges of one block, in edge order."""
-    shape = (block.num_groups, block.num_targets, block.num_sources, block.num_taps)
-
-    def per_source(numbers: Int64[np.ndarray, " all_sources"]) -> np.ndarray:
-        return np.broadcast_to(numbers.reshape(block.num_groups, 1, -1, 1), shape)
-
-    columns = [
-        per_source(block.sources),
-        np.broadcast_to(block.targets.reshape(block.num_groups, -1, 1, 1), shape),
-        block.value_index,
-        np.full(shape, number),
-        np.full(shape, int(block.kind)),
-        per_source(block.source_chain),
-        np.broadcast_to(np.arange(block.num_taps), shape),
-        per_source(block.source_site),
-    ]
-    return np.stack([column.reshape(-1) for column in columns])

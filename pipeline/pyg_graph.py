@@ -25,13 +25,15 @@ from pipeline.parameter_graph import (
 
 
 def to_pyg(graph: ParameterGraph) -> Data:
-    """One ``Data`` per network; tensors that depend on the template alone are shared between its graphs and must not be written to.
+    """One ``Data`` per network; tensors that depend on the template alone are shared between its graphs and must not be
+    written to.
 
-    ``x`` float32 ``[num_nodes, 7]``: node kind (one-hot, 4), depth from input and to output (0 to 1), rank among inputs or outputs
-    (0 to 1; -1 for hidden nodes) · ``edge_index`` int64 ``[2, num_edges]``, source above target · ``edge_attr`` float32
-    ``[num_edges, 11]``: the value; tap relative to its kernel (3) and position relative to its map (3), each -1 to 1 and 0 where there
-    is none; edge kind (one-hot, 4) · ``edge_chain`` int64 ``[num_edges, longest chain]``: the operations the source has passed, as
-    `Operation` in order, 0 after the last · ``value_index`` int64 ``[num_edges]`` · ``node_kind``, ``edge_kind`` int64.
+    ``x`` float32 ``[num_nodes, 7]``: node kind (one-hot, 4), depth from input and to output (0 to 1), rank among inputs
+    or outputs (0 to 1; -1 for hidden nodes) · ``edge_index`` int64 ``[2, num_edges]``, source above target ·
+    ``edge_attr`` float32 ``[num_edges, 11]``: the value; tap relative to its kernel (3) and position relative to its
+    map (3), each -1 to 1 and 0 where there is none; edge kind (one-hot, 4) · ``edge_chain`` int64 ``[num_edges, longest
+    chain]``: the operations the source has passed, as `Operation` in order, 0 after the last · ``value_index`` int64
+    ``[num_edges]`` · ``node_kind``, ``edge_kind`` int64.
     """
     static = _static(graph.template)
     data = Data(**static)

@@ -1,25 +1,33 @@
-"""The symmetries of a parameter graph: which relabellings of neurons describe the same network, and a check that they do.
+"""Is a template right? A test of any module's template, against the module itself.
 
-Reads   a `GraphTemplate`, and for `check` the module it was traced from
-Writes  nothing
+    report = check(module, trace(module, example_input), example_input)
 
-A *relabelling* is a permutation of the nodes. It is an *automorphism* if it fixes inputs and outputs and maps edges onto edges with
-the same features, values aside; it then permutes the values, and the network with permuted values computes the same function
-(Lim et al., ICLR 2024, proposition 1). Law B says that these are the only permutations of weights along their axes that do.
+Reads   a `GraphTemplate` and the module it was traced from
+Writes  a `CheckReport`
+
+The symmetries themselves are in `pipeline.automorphisms`, the function that a graph describes in
+`pipeline.graph_function`.
 """
 
 import copy
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
+from pipeline.automorphisms import cycle, edge_labels, exchangeable_nodes, permute_values, sample_automorphism
+from pipeline.graph_function import graph_function
 from pipeline.parameter_graph import GraphTemplate, NodeKind
 
 TOLERANCE = 1e-9
 """Largest difference of outputs, relative to the largest output, that float64 rounding explains."""
+NUM_INPUTS = 16
+"""Random inputs to compare outputs on."""
+BIAS_SCALE = 0.25
+"""Small beside what a neuron sums, so that few rectified ones are off for every input."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,161 +35,190 @@ class CheckReport:
     """What `check` tried; it raises where a law is violated, so that a report is always a good one."""
 
     num_values: int
+    graph_difference: float
+    """Between the outputs of the module and those read from the graph alone, relative to the largest output."""
     num_automorphisms: int
     """Sampled relabellings under which the outputs stayed as they were."""
     largest_difference: float
     """Among them, relative to the largest output."""
     num_forbidden: int
-    """Relabellings of inputs or outputs, which must change the outputs, and did."""
+    """Permutations of values that the template forbids, which must change the outputs, and did."""
+    inert: tuple[str, ...]
+    """Tensors some of whose values had no influence on the outputs."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Trial:
+    """A module in float64 with several draws of random values, and what it computes for them."""
+
+    network: nn.Module
+    template: GraphTemplate
+    inputs: Float64[Tensor, "n ..."]
+    draws: list[Float64[Tensor, " num_values"]]
+    outputs: list[Float64[Tensor, "n ..."]]
+    scale: float
+    """The largest output of all draws."""
+
+    def change(self, draw: int, permutation: Int64[np.ndarray, " num_values"]) -> float:
+        """Largest change of an output when the values of one draw are permuted, relative to the largest output."""
+        found = run(self.network, self.template, self.draws[draw][permutation], self.inputs)
+        return float((found - self.outputs[draw]).abs().max()) / self.scale
 
 
 def check(module: nn.Module, template: GraphTemplate, example_input: Tensor, num_samples: int = 3) -> CheckReport:
     """Test a template against its module, on a copy in float64 with every parameter drawn at random.
 
-    Values -> graph -> state dict must be the identity; sampled automorphisms must leave the outputs unchanged; relabelled inputs and
-    outputs must change them.
+    Values -> graph -> state dict must be the identity; the function read from the graph must be the module's; sampled
+    automorphisms must leave the outputs unchanged; relabelling inputs or outputs, or a set of neurons on one side only,
+    must change them.
 
     Raises:
         ValueError: one of these fails, so that the template does not describe the module.
     """
-    _check_round_trip(module, template)
-    rng = np.random.default_rng(0)
-    frozen = copy.deepcopy(module).cpu().double().eval()
-    values = random_values(template, rng)
-    inputs = torch.from_numpy(rng.standard_normal((5, *example_input.shape[1:])))
-    expected = run(frozen, template, values, inputs)
-    scale = float(expected.abs().max())
-    differences: list[float] = []
-    for _ in range(num_samples):
-        moved = values[permute_values(template, sample_automorphism(template, rng))]
-        differences.append(float((run(frozen, template, moved, inputs) - expected).abs().max()) / scale)
-    if not max(differences, default=0.0) < TOLERANCE:
-        raise ValueError(
-            f"{type(module).__name__}: an automorphism of the template changes the outputs by {max(differences):.1e} of their size; "
-            "the template is wrong, please report the module"
+    try:
+        _check_round_trip(module, template)
+        _check_edges_differ(template)
+        rng = np.random.default_rng(0)
+        trial = _make_trial(module, template, example_input, max(1, num_samples), rng)
+        return CheckReport(
+            num_values=template.num_values,
+            graph_difference=_check_function(trial),
+            num_automorphisms=len(trial.draws),
+            largest_difference=_check_automorphisms(trial, rng),
+            num_forbidden=_check_forbidden(trial),
+            inert=_inert(trial),
         )
-    forbidden = [relabelling for kind in (NodeKind.INPUT, NodeKind.OUTPUT) for relabelling in _moves_of(template, kind)]
-    for relabelling in forbidden:
-        moved = values[permute_values(template, relabelling)]
-        if float((run(frozen, template, moved, inputs) - expected).abs().max()) / scale < TOLERANCE:
-            raise ValueError(
-                f"{type(module).__name__}: exchanging nodes {np.flatnonzero(relabelling != np.arange(len(relabelling))).tolist()} leaves the "
-                "outputs unchanged though the template tells them apart; do those inputs or outputs matter?"
-            )
-    return CheckReport(
-        num_values=template.num_values,
-        num_automorphisms=num_samples,
-        largest_difference=max(differences, default=0.0),
-        num_forbidden=len(forbidden),
-    )
+    except ValueError as error:
+        raise ValueError(f"{type(module).__name__}: {error}") from error
 
 
-def exchangeable_nodes(template: GraphTemplate) -> list[Int64[np.ndarray, " count"]]:
-    """Sets of two or more hidden nodes that can be permuted freely: nodes with the same neighbours over edges of the same label.
-
-    These generate every automorphism that moves single neurons; whole groups that move together (heads, groups) are not among them.
-    """
-    edges, label = template.edges, edge_labels(template)
-    source, target = edges.edge_index
-    ends = np.concatenate([source, target])
-    rows = np.stack([np.concatenate([target, source]), np.repeat([0, 1], len(label)), np.tile(label, 2)])
-    order = np.lexsort((*rows, ends))
-    starts = np.searchsorted(ends[order], np.arange(template.num_nodes + 1))
-    sorted_rows = np.ascontiguousarray(rows[:, order].T)
-    twins: dict[tuple[int, bytes], list[int]] = {}
-    for node in np.flatnonzero(template.node_kind == NodeKind.NEURON).tolist():
-        neighbours = sorted_rows[starts[node] : starts[node + 1]].tobytes()
-        twins.setdefault((int(template.node_chain[node]), neighbours), []).append(node)
-    return [np.array(nodes, dtype=np.int64) for nodes in twins.values() if len(nodes) > 1]
-
-
-def sample_automorphism(template: GraphTemplate, rng: np.random.Generator) -> Int64[np.ndarray, " num_nodes"]:
-    """A random automorphism: node ``i`` is relabelled ``result[i]``."""
-    relabelling = np.arange(template.num_nodes)
-    for nodes in exchangeable_nodes(template):
-        relabelling[nodes] = rng.permutation(nodes)
-    return relabelling
-
-
-def permute_values(
-    template: GraphTemplate, relabelling: Int64[np.ndarray, " num_nodes"]
-) -> Int64[np.ndarray, " num_values"]:
-    """What a relabelling does to the values: ``values[result]`` are those of the relabelled network.
-
-    Raises:
-        ValueError: the relabelling does not map edges onto edges with the same label, or pulls a shared value apart.
-    """
-    edges, label = template.edges, edge_labels(template)
-    source, target = edges.edge_index
-    before = np.lexsort((label, target, source))
-    after = np.lexsort((label, relabelling[target], relabelling[source]))
-    same = (
-        (source[before] == relabelling[source][after])
-        & (target[before] == relabelling[target][after])
-        & (label[before] == label[after])
-    )
-    if not same.all():
-        raise ValueError(f"the relabelling maps {int((~same).sum())} of {len(label)} edges onto none of the same label")
-    result = np.empty(template.num_values, dtype=np.int64)
-    result[edges.value_index[before]] = edges.value_index[after]
-    if (result[edges.value_index[before]] != edges.value_index[after]).any():
-        raise ValueError("the relabelling pulls a shared value apart")
-    return result
-
-
-def edge_labels(template: GraphTemplate) -> Int64[np.ndarray, " num_edges"]:
-    """A number per edge, equal exactly where all features but the value are: kind, geometry, tap, position read and chain."""
-    edges = template.edges
-    kinds = {
-        geometry: number for number, geometry in enumerate(dict.fromkeys(block.geometry for block in template.blocks))
-    }
-    of_block = np.array([kinds[block.geometry] for block in template.blocks], dtype=np.int64)
-    rows = np.stack([of_block[edges.block], edges.tap, edges.site, edges.chain])
-    _, label = np.unique(rows, axis=1, return_inverse=True)
-    return label.reshape(-1).astype(np.int64)
-
-
-def random_values(template: GraphTemplate, rng: np.random.Generator) -> Float64[np.ndarray, " num_values"]:
-    """Normal values, each tensor scaled so that activations keep their size; no value is special."""
+def random_values(template: GraphTemplate, rng: np.random.Generator) -> Float64[Tensor, " num_values"]:
+    """Normal values, scaled so that activations keep their size and units stay alive; no value is special."""
     tensors = [
-        rng.standard_normal(slot.size) / np.sqrt(max(1, slot.size // max(1, slot.shape[0] if slot.shape else 1)))
+        rng.standard_normal(slot.size) * (prod(slot.shape[1:]) ** -0.5 if len(slot.shape) > 1 else BIAS_SCALE)
         for slot in template.tensors
     ]
-    return np.concatenate([np.empty(0), *tensors])
+    return torch.from_numpy(np.concatenate(tensors))
 
 
-def run(
-    module: nn.Module, template: GraphTemplate, values: Float64[np.ndarray, " num_values"], inputs: Tensor
-) -> Tensor:
+def run(module: nn.Module, template: GraphTemplate, values: Float64[Tensor, " num_values"], inputs: Tensor) -> Tensor:
     """The outputs of a float64 module with these values."""
     parameters = {
-        name: torch.from_numpy(values[slot.offset : slot.offset + slot.size]).reshape(slot.shape)
+        name: values[slot.offset : slot.offset + slot.size].reshape(slot.shape)
         for slot in template.tensors
         for name in slot.names
     }
-    with torch.no_grad():
-        return torch.func.functional_call(module, parameters, (inputs,))
+    return torch.func.functional_call(module, parameters, (inputs,))
 
 
 def _check_round_trip(module: nn.Module, template: GraphTemplate) -> None:
     expected = module.state_dict()
     found = template.graph(module).state_dict()
-    if list(found) != [*expected] and set(found) != set(expected):
+    if set(found) != set(expected):
         raise ValueError(f"the graph's state dict has {sorted(set(found) ^ set(expected))} in excess or missing")
     for name, tensor in expected.items():
-        if tensor.is_floating_point() and not torch.equal(found[name], tensor.cpu()):
+        if tensor.is_floating_point() and found[name].numpy().tobytes() != tensor.cpu().contiguous().numpy().tobytes():
             raise ValueError(f"{name}: the graph does not give back the values of the module")
 
 
-def _moves_of(template: GraphTemplate, kind: NodeKind) -> list[Int64[np.ndarray, " num_nodes"]]:
-    """Relabellings that exchange the first and the last node of a kind, where edges allow it."""
-    nodes = np.flatnonzero(template.node_kind == kind)
-    if len(nodes) < 2:
-        return []
-    relabelling = np.arange(template.num_nodes)
-    relabelling[nodes[[0, -1]]] = nodes[[-1, 0]]
-    try:
-        permute_values(template, relabelling)
-    except ValueError:
-        return []  # the two are wired differently: no values can move with them
-    return [relabelling]
+def _check_edges_differ(template: GraphTemplate) -> None:
+    """Two edges between the same nodes with the same label would be exchangeable, whatever their values do."""
+    rows = np.concatenate([template.edges.edge_index, edge_labels(template)[None]])
+    same = rows.shape[1] - np.unique(rows, axis=1).shape[1]
+    if same:
+        raise ValueError(
+            f"{same} edges have the ends and the label of another; the template cannot tell their values apart"
+        )
+
+
+def _make_trial(
+    module: nn.Module, template: GraphTemplate, example_input: Tensor, num_draws: int, rng: np.random.Generator
+) -> _Trial:
+    network = copy.deepcopy(module).cpu().double().eval()
+    inputs = torch.from_numpy(rng.standard_normal((NUM_INPUTS, *example_input.shape[1:])))
+    draws = [random_values(template, rng) for _ in range(num_draws)]
+    outputs = [run(network, template, values, inputs) for values in draws]
+    scale = max(float(expected.abs().max()) for expected in outputs)
+    if not 0 < scale < np.inf:
+        raise ValueError(f"its outputs for random values reach {scale}, so that nothing can be compared")
+    return _Trial(network=network, template=template, inputs=inputs, draws=draws, outputs=outputs, scale=scale)
+
+
+def _check_function(trial: _Trial) -> float:
+    """Largest difference between the module's outputs and those read from the graph, relative to the largest output."""
+    difference = 0.0
+    for values, expected in zip(trial.draws, trial.outputs, strict=True):
+        try:
+            found = graph_function(trial.template, values, trial.inputs).reshape(expected.shape)
+        except (RuntimeError, IndexError, KeyError) as error:
+            raise ValueError(f"no function can be read from the template: {error}") from error
+        difference = max(difference, float((found - expected).abs().max()) / trial.scale)
+    if not difference < TOLERANCE:
+        raise ValueError(
+            f"the function read from the graph differs from the module's by {difference:.1e} of its size; "
+            "the template is wrong, please report the module"
+        )
+    return difference
+
+
+def _check_automorphisms(trial: _Trial, rng: np.random.Generator) -> float:
+    """Largest change of the outputs under one automorphism per draw, relative to the largest output."""
+    changes = [
+        trial.change(draw, permute_values(trial.template, sample_automorphism(trial.template, rng)))
+        for draw in range(len(trial.draws))
+    ]
+    if not max(changes) < TOLERANCE:
+        raise ValueError(
+            f"an automorphism of the template changes the outputs by {max(changes):.1e} of their size; "
+            "the template is wrong, please report the module"
+        )
+    return max(changes)
+
+
+def _check_forbidden(trial: _Trial) -> int:
+    """How many permutations of values were tried that must change the outputs in one draw at least."""
+    forbidden = _forbidden(trial.template)
+    for nodes, permutation in forbidden:
+        if not max(trial.change(draw, permutation) for draw in range(len(trial.draws))) > TOLERANCE:
+            raise ValueError(
+                f"moving the values of nodes {nodes} leaves the outputs unchanged though the template tells these "
+                "nodes apart; do they matter?"
+            )
+    return len(forbidden)
+
+
+def _forbidden(template: GraphTemplate) -> list[tuple[list[int], Int64[np.ndarray, " num_values"]]]:
+    """Permutations of values that must matter, with the nodes they move.
+
+    The first and the last input exchanged, the first and the last output; and each set of exchangeable neurons, on the
+    side of the edges that end there alone.
+    """
+    forbidden: list[tuple[list[int], Int64[np.ndarray, " num_values"]]] = []
+    for kind in (NodeKind.INPUT, NodeKind.OUTPUT):
+        nodes = np.flatnonzero(template.node_kind == kind)[[0, -1]]
+        try:
+            forbidden.append((nodes.tolist(), permute_values(template, cycle(template, nodes))))
+        except ValueError:
+            continue  # the two are wired differently: no values can move with them
+    edges = template.edges
+    for nodes in exchangeable_nodes(template):
+        ends_there = np.isin(edges.edge_index[1], nodes)
+        values = np.setdiff1d(edges.value_index[ends_there], edges.value_index[~ends_there])
+        permutation = np.arange(template.num_values)
+        permutation[values] = permute_values(template, cycle(template, nodes))[values]
+        forbidden.append((nodes.tolist(), permutation))
+    return [(nodes, moves) for nodes, moves in forbidden if (moves != np.arange(len(moves))).any()]
+
+
+def _inert(trial: _Trial) -> tuple[str, ...]:
+    """Tensors with values on which no output depends, to first order, in any draw."""
+    acts = torch.zeros(trial.template.num_values, dtype=torch.bool)
+    for values in trial.draws:
+        values = values.clone().requires_grad_()
+        outputs = run(trial.network, trial.template, values, trial.inputs)
+        weights = torch.linspace(1, 2, outputs.numel(), dtype=torch.float64).reshape(outputs.shape)
+        [gradient] = torch.autograd.grad((weights * outputs).sum(), values)
+        acts |= gradient != 0
+    return tuple(
+        slot.names[0] for slot in trial.template.tensors if not acts[slot.offset : slot.offset + slot.size].all()
+    )

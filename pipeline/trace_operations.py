@@ -1,20 +1,23 @@
 """What each ATen operation does to a parameter graph: one small function per operation, and the table of them.
 
-A rule takes the graph under construction and the call, and returns the `Carried` of the result. Operations that only move elements
-are executed on node identities as they stand; operations without parameters extend the chain; layers make nodes and blocks. A rule
-that meets a case it cannot represent exactly raises `Unsupported`.
+A rule takes the graph under construction and the call, and returns the `Carried` of the result. Operations that only
+move elements are executed on node identities as they stand; operations without parameters extend the chain; layers make
+nodes and blocks. A rule that meets a case it cannot represent exactly raises `UnsupportedError`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from math import isfinite
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from pipeline.graph_builder import Call, Carried, Channels, Constant, GraphBuilder, Unsupported, channels_of
-from pipeline.parameter_graph import EdgeKind, NodeKind, Operation, Step, TensorSlot
+from pipeline.graph_builder import Geometry, GraphBuilder
+from pipeline.parameter_graph import EdgeKind, Operation, Step
+from pipeline.traced_tensor import Call, Carried, Channels, Constant, UnsupportedError
+from pipeline.value_layout import TensorSlot
 
 Rule = Callable[[GraphBuilder, Call], Any]
 
@@ -22,7 +25,9 @@ Rule = Callable[[GraphBuilder, Call], Any]
 def move(builder: GraphBuilder, call: Call, operation: Callable[..., Any]) -> Any:
     """An operation that only moves, repeats or drops elements, executed on node, site and chain alike."""
     if any(isinstance(value, TensorSlot | Constant) for value in pytree.tree_leaves(call.arguments)):
-        raise Unsupported(call, "rearranges or joins a parameter or constant", "only activations may be rearranged")
+        raise UnsupportedError(
+            call, "rearranges or joins a parameter or constant", "only activations may be rearranged"
+        )
 
     def part(name: str) -> Any:
         arguments = pytree.tree_map(
@@ -56,23 +61,26 @@ def scalar(builder: GraphBuilder, call: Call, operation: Operation, sign: int) -
     """Adding (sign 1), subtracting (-1), multiplying (1) or dividing (-1) by a Python number."""
     number = call.arguments["other"]
     if not isinstance(number, int | float):
-        raise Unsupported(call, "combines two tensors", "sums and products of tensors have no rule yet")
-    number *= call.arguments.get("alpha", 1)
-    number = float(number) if sign == 1 else -float(number) if operation == Operation.SHIFT else 1 / float(number)
+        raise UnsupportedError(call, "combines two tensors", "sums and products of tensors have no rule yet")
+    number = float(number * call.arguments.get("alpha", 1))
+    if not isfinite(number) or (operation == Operation.SCALE and number == 0):
+        raise UnsupportedError(call, f"has the number {number}", "nothing acts through it; remove the operation")
+    if sign == -1:
+        number = -number if operation == Operation.SHIFT else 1 / number
     return builder.passed(_tensor(call), Step(operation=operation, settings=(("number", (number,)),)))
 
 
 def softmax(builder: GraphBuilder, call: Call, operation: Operation) -> Carried:
-    """Softmax over all features of one layer; over anything else it would couple nodes that the graph does not join."""
+    """Softmax over all features of one layer, which `GraphBuilder.finish` expects to be outputs."""
     carried = _tensor(call)
-    nodes = carried.node.reshape(-1)
+    read = builder.read(call, carried, axis=1)
     starts = np.cumsum([0, *(nodes.count for nodes in builder.node_sets)])
-    place = int(np.searchsorted(starts, int(nodes.min()), side="right")) - 1
-    whole = torch.equal(nodes.sort().values, torch.arange(starts[place], starts[place + 1]))
-    if carried.node.ndim != 2 or call.arguments["dim"] not in (1, -1) or not whole:
-        raise Unsupported(
+    first = int(np.searchsorted(starts, read.node.min(), side="right")) - 1
+    whole = np.array_equal(np.sort(read.node), np.arange(starts[first], starts[first + 1]))
+    if carried.node.ndim != 2 or call.arguments["dim"] not in (1, -1) or not whole or len(read.node) == 1:
+        raise UnsupportedError(
             call,
-            "does not run over exactly the features of one layer",
+            "does not run over exactly the features of one layer, two at least",
             "only softmax over [batch, features] has a rule yet",
         )
     return builder.passed(carried, Step(operation=operation))
@@ -89,19 +97,18 @@ def pool(builder: GraphBuilder, call: Call, operation: Operation, rank: int) -> 
     if operation == Operation.MAX_POOL:
         settings["dilation"] = _per_axis(arguments["dilation"], rank)
     elif arguments.get("divisor_override") is not None:
-        raise Unsupported(call, "divides by a number of its own", "leave divisor_override unset")
+        raise UnsupportedError(call, "divides by a number of its own", "leave divisor_override unset")
     else:
         settings["count_include_pad"] = (int(arguments["count_include_pad"]),)
-    return _pooled(builder, call, read, Step(operation=operation, settings=_settings(settings)))
+    return _pooled(builder, call, read, operation, settings)
 
 
 def adaptive_average_pool(builder: GraphBuilder, call: Call, rank: int) -> Carried:
     read = _map_of(builder, call, rank)
     output_size = _per_axis(call.arguments["output_size"], rank)
     if set(output_size) == {1}:
-        return _pooled(builder, call, read, Step(operation=Operation.GLOBAL_AVERAGE_POOL))
-    step = Step(operation=Operation.ADAPTIVE_AVERAGE_POOL, settings=_settings({"output_size": output_size}))
-    return _pooled(builder, call, read, step)
+        return _pooled(builder, call, read, Operation.GLOBAL_AVERAGE_POOL, {})
+    return _pooled(builder, call, read, Operation.ADAPTIVE_AVERAGE_POOL, {"output_size": output_size})
 
 
 def mean(builder: GraphBuilder, call: Call) -> Carried:
@@ -109,69 +116,49 @@ def mean(builder: GraphBuilder, call: Call) -> Carried:
     rank = _tensor(call).node.ndim - 2
     axes = {axis % (rank + 2) for axis in call.arguments["dim"] or ()}
     if rank < 1 or axes != set(range(2, rank + 2)):
-        raise Unsupported(
+        raise UnsupportedError(
             call,
             f"averages over axes {sorted(axes)}",
             "only the mean over all axes of a [batch, channels, ...] map has a rule yet",
         )
-    return _pooled(builder, call, _map_of(builder, call, rank), Step(operation=Operation.GLOBAL_AVERAGE_POOL))
+    return _pooled(builder, call, _map_of(builder, call, rank), Operation.GLOBAL_AVERAGE_POOL, {})
 
 
 def linear(builder: GraphBuilder, call: Call) -> Carried:
     """A complete bipartite block; a flattened map is read as parallel edges, one per position."""
     weight, bias = _parameters(call)
-    O, I = weight.shape
+    if len(weight.shape) != 2:
+        raise UnsupportedError(call, "has a weight that is no matrix", "give the weight an axis of outputs")
     axis = len(call.shape) - 1
-    read = channels_of(call, builder, _tensor(call), axis)
-    targets = builder.add_nodes(NodeKind.NEURON, O, call.module)
-    builder.add_block(
-        call,
-        read,
-        kind=EdgeKind.LINEAR_WEIGHT,
-        targets=targets,
-        target_offset=weight.offset + I * np.arange(O),
-        source_offset=np.arange(I),
-        map_size=read.map_size,
-    )
-    if bias is not None:
-        builder.add_bias(call, EdgeKind.LINEAR_BIAS, targets, bias)
-    return builder.fresh(targets, call.shape, axis)
+    read = builder.read(call, _tensor(call), axis)
+    kinds = (EdgeKind.LINEAR_WEIGHT, EdgeKind.LINEAR_BIAS)
+    return builder.fresh(builder.add_layer(call, read, kinds, weight, bias, Geometry()), call.shape, axis)
 
 
 def convolution(builder: GraphBuilder, call: Call, rank: int) -> Carried:
     """A convolution of ``rank`` axes: one parallel edge per kernel tap."""
     weight, bias = _parameters(call)
     if call.arguments["groups"] != 1:
-        raise Unsupported(call, f"has {call.arguments['groups']} groups", "grouped convolution has no rule yet")
-    O, I, *kernel_size = weight.shape
+        raise UnsupportedError(call, f"has {call.arguments['groups']} groups", "grouped convolution has no rule yet")
     read = _map_of(builder, call, rank)
-    taps = int(np.prod(kernel_size))
-    targets = builder.add_nodes(NodeKind.NEURON, O, call.module)
+    kernel_size = weight.shape[2:]
     dilation = _per_axis(call.arguments["dilation"], rank)
-    builder.add_block(
-        call,
-        read,
-        kind=EdgeKind.CONV_WEIGHT,
-        targets=targets,
-        target_offset=weight.offset + I * taps * np.arange(O),
-        source_offset=taps * np.arange(I),
-        kernel_size=tuple(kernel_size),
-        tap_stride=1,
+    geometry = Geometry(
+        kernel_size=kernel_size,
         stride=_per_axis(call.arguments["stride"], rank),
         padding=_padding(call, rank, kernel_size, dilation),
         dilation=dilation,
-        map_size=read.map_size,
     )
-    if bias is not None:
-        builder.add_bias(call, EdgeKind.CONV_BIAS, targets, bias)
-    return builder.fresh(targets, call.shape, axis=1)
+    _check_taps_act(call, read.map_size, geometry)
+    kinds = (EdgeKind.CONV_WEIGHT, EdgeKind.CONV_BIAS)
+    return builder.fresh(builder.add_layer(call, read, kinds, weight, bias, geometry), call.shape, axis=1)
 
 
 def _tensor(call: Call) -> Carried:
     """The first argument, which must be computed from the input."""
     value = next(iter(call.arguments.values()))
     if not isinstance(value, Carried):
-        raise Unsupported(
+        raise UnsupportedError(
             call,
             "acts on a parameter or constant, not on an activation",
             "compute it before tracing and store the result as the parameter",
@@ -183,7 +170,7 @@ def _parameters(call: Call) -> tuple[TensorSlot, TensorSlot | None]:
     """Weight and bias, which must be whole tensors of the state dict."""
     weight, bias = call.arguments["weight"], call.arguments["bias"]
     if not isinstance(weight, TensorSlot) or not isinstance(bias, TensorSlot | None):
-        raise Unsupported(
+        raise UnsupportedError(
             call, "has a computed weight or bias", "weights must be float32 tensors of the state dict, used as they are"
         )
     return weight, bias
@@ -193,30 +180,36 @@ def _map_of(builder: GraphBuilder, call: Call, rank: int) -> Channels:
     """The call's tensor ``[1, C, *map]`` read channel by channel."""
     carried = _tensor(call)
     if carried.node.ndim != rank + 2:
-        raise Unsupported(
+        raise UnsupportedError(
             call,
-            f"expects [1, channels] and {rank} axes of a map",
+            f"does not get [batch, channels] and {rank} axes of a map",
             "keep the batch axis first and do not merge it with others",
         )
-    return channels_of(call, builder, carried, axis=1)
+    return builder.read(call, carried, axis=1)
 
 
-def _pooled(builder: GraphBuilder, call: Call, read: Channels, step: Step) -> Carried:
+def _pooled(
+    builder: GraphBuilder, call: Call, read: Channels, operation: Operation, settings: dict[str, tuple[int, ...]]
+) -> Carried:
     """The channels after pooling, as a tensor of the call's shape; a removed axis of the map counts as one position."""
-    shape = call.shape
-    column = (1, -1, *(1 for _ in shape[2:]))
-    fresh = builder.fresh(read.node, shape, axis=1)
-    chain = torch.from_numpy(read.chain).reshape(column).expand(shape)
-    return builder.passed(Carried(node=fresh.node, site=fresh.site, chain=chain), step)
+    if read.site.any():
+        raise UnsupportedError(call, "pools a map cropped to one position", "pool before you select")
+    settings = {**settings, "map_size": read.map_size}
+    numbers = tuple((name, tuple(map(float, settings[name]))) for name in sorted(settings))
+    fresh = builder.fresh(read.node, call.shape, axis=1)
+    column = (1, -1, *(1 for _ in call.shape[2:]))
+    chain = torch.from_numpy(read.chain).reshape(column).expand(call.shape)
+    carried = Carried(node=fresh.node, site=fresh.site, chain=chain)
+    return builder.passed(carried, Step(operation=operation, settings=numbers))
 
 
-def _per_axis(numbers: int | list[int], rank: int) -> tuple[int, ...]:
+def _per_axis(numbers: int | Sequence[int], rank: int) -> tuple[int, ...]:
     """One number per axis; ATen writes a single one for all."""
-    numbers = [numbers] if isinstance(numbers, int) else list(numbers)
-    return tuple(numbers * rank if len(numbers) == 1 else numbers)
+    numbers = (numbers,) if isinstance(numbers, int) else tuple(numbers)
+    return numbers * rank if len(numbers) == 1 else numbers
 
 
-def _padding(call: Call, rank: int, kernel_size: list[int], dilation: tuple[int, ...]) -> tuple[int, ...]:
+def _padding(call: Call, rank: int, kernel_size: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[int, ...]:
     """Zeros on either side of each axis; a one-sided 'same' padding cannot be written so."""
     padding = call.arguments["padding"]
     if padding == "valid":
@@ -224,17 +217,26 @@ def _padding(call: Call, rank: int, kernel_size: list[int], dilation: tuple[int,
     if padding == "same":
         total = [d * (k - 1) for d, k in zip(dilation, kernel_size, strict=True)]
         if any(zeros % 2 for zeros in total):
-            raise Unsupported(
+            raise UnsupportedError(
                 call,
-                f"pads kernel {tuple(kernel_size)} to 'same', more on one side than on the other",
+                f"pads kernel {kernel_size} to 'same', more on one side than on the other",
                 "use odd kernels or give the padding",
             )
         return tuple(zeros // 2 for zeros in total)
     return _per_axis(padding, rank)
 
 
-def _settings(settings: dict[str, tuple[int, ...]]) -> tuple[tuple[str, tuple[float, ...]], ...]:
-    return tuple((name, tuple(map(float, settings[name]))) for name in sorted(settings))
+def _check_taps_act(call: Call, map_size: tuple[int, ...], geometry: Geometry) -> None:
+    """Every tap must meet the map somewhere on each axis: weights that meet padding alone never act."""
+    for axis, extent in enumerate(map_size):
+        places = geometry.stride[axis] * np.arange(call.shape[2 + axis])[:, None]
+        places = places + geometry.dilation[axis] * np.arange(geometry.kernel_size[axis]) - geometry.padding[axis]
+        if not ((places >= 0) & (places < extent)).any(axis=0).all():
+            raise UnsupportedError(
+                call,
+                f"has kernel taps that meet nothing but padding on a map {map_size}, so that their weights never act",
+                "take a larger input, a smaller kernel or less padding",
+            )
 
 
 _aten = torch.ops.aten
@@ -248,6 +250,7 @@ RULES: dict[Any, Rule] = {
             _aten.unflatten.int,
             _aten.permute.default,
             _aten.transpose.int,
+            _aten.t.default,
             _aten.squeeze.default,
             _aten.squeeze.dim,
             _aten.squeeze.dims,
@@ -257,12 +260,17 @@ RULES: dict[Any, Rule] = {
             _aten.split.Tensor,
             _aten.split_with_sizes.default,
             _aten.chunk.default,
+            _aten.unbind.int,
             _aten.cat.default,
+            _aten.stack.default,
             _aten.expand.default,
             _aten.flip.default,
         )
     },
-    _aten.view.default: partial(move, operation=lambda self, size: self.reshape(size)),  # strides may differ from ours
+    **dict.fromkeys(
+        (_aten.view.default, _aten._unsafe_view.default),
+        partial(move, operation=lambda self, size: self.reshape(size)),  # our strides may differ from the module's
+    ),
     **dict.fromkeys(
         (_aten.clone.default, _aten.contiguous.default, _aten.alias.default, _aten.detach.default), identity
     ),

@@ -5,15 +5,18 @@
 Reads   an ``nn.Module`` and an example of its input
 Writes  nothing; the module is copied and left as it was
 
-The journey: (1) ``torch.export`` turns the module, in eval mode, into a program of ATen operations; (2) the program is walked with a
-`Carried` in place of every tensor: three integer tensors of the same shape that say which node each element belongs to, at which
-position of a map it sits, and which operations it has passed since it left its node; (3) operations that only move elements are
-executed on these tensors as they stand, so any wiring of views and permutations is followed exactly; operations with parameters
-make new nodes and edges (`pipeline.graph_builder`); the rules stand in `pipeline.trace_operations`. (4) Whatever has no rule is an
-error that names the operation, its module and its shapes: no graph is better than a wrong one.
+The journey: (1) ``torch.export`` turns the module, in eval mode, into a program of ATen operations; (2) the program is
+walked with a `Carried` in place of every tensor: three integer tensors of the same shape that say which node each
+element belongs to, at which position of a map it sits, and which operations it has passed since it left its node; (3)
+operations that only move elements are executed on these tensors as they stand, so any wiring of views and permutations
+is followed exactly; operations with parameters make new nodes and edges (`pipeline.graph_builder`); the rules stand in
+`pipeline.trace_operations`. (4) Whatever has no rule is an error that names the operation, its module and its shapes:
+no graph is better than a wrong one.
 """
 
 import copy
+import operator
+import warnings
 from typing import Any
 
 import torch
@@ -21,9 +24,11 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from pipeline.graph_builder import Call, Carried, Constant, GraphBuilder, Unsupported, channels_of, parameter_layout
+from pipeline.graph_builder import GraphBuilder
 from pipeline.parameter_graph import GraphTemplate, NodeKind
 from pipeline.trace_operations import RULES
+from pipeline.traced_tensor import NUM_EXAMPLES, Call, Carried, Constant, UnsupportedError
+from pipeline.value_layout import lay_out
 
 
 def trace(module: nn.Module, example_input: Tensor) -> GraphTemplate:
@@ -31,37 +36,38 @@ def trace(module: nn.Module, example_input: Tensor) -> GraphTemplate:
 
     Args:
         module: any module of one tensor to one tensor; it is traced in eval mode and not changed.
-        example_input: ``[batch, channels, ...]``; only its first example's shape and dtype matter.
+        example_input: ``[batch, channels, ...]``; only the shape of its first example and its dtype matter.
 
     Raises:
-        ValueError: an operation, a wiring or a tensor that cannot be represented exactly, named with its module and shapes.
+        ValueError: an operation, a wiring or a tensor has no exact graph; named with its module and shapes.
     """
-    if example_input.ndim < 2:
+    if example_input.ndim < 2 or not example_input.shape[0]:
         raise ValueError(f"example_input has shape {tuple(example_input.shape)}; expected [batch, channels, ...]")
-    example = example_input[:1].detach().cpu()
-    frozen = copy.deepcopy(module).cpu().eval().requires_grad_(False)
-    slots, integers = parameter_layout(frozen)
-    program = _export(frozen, example)
-    builder = GraphBuilder(slots, integers)
+    tensors, integers = lay_out(module)
+    example = example_input[:1].detach().cpu().repeat(NUM_EXAMPLES, *(1 for _ in example_input.shape[1:]))
+    program = _export(module, example)
+    builder = GraphBuilder(tensors, integers)
     result = _walk(program, builder, example)
     call = Call(operation="output", module="", arguments={"result": result}, shape=tuple(result.node.shape))
-    return builder.finish(channels_of(call, builder, result, axis=min(1, result.node.ndim - 1)))
+    return builder.finish(builder.read(call, result, axis=1))
 
 
 def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
-    """The module as a functional program of ATen operations, nothing decomposed."""
+    """A copy of the module, in eval mode, as a functional program of ATen operations, nothing decomposed."""
+    name = type(module).__name__
     try:
-        module(example)
+        frozen = copy.deepcopy(module).cpu().eval().requires_grad_(False)
+        frozen(example)
     except Exception as error:
-        raise ValueError(
-            f"{type(module).__name__} fails on an input of shape {tuple(example.shape)}: {error}"
-        ) from error
+        raise ValueError(f"{name} fails on an input of shape {tuple(example.shape)}: {error}") from error
     try:
-        return torch.export.export(module, (example,)).run_decompositions({})
+        with warnings.catch_warnings():  # torch 2.13's own, on every export
+            warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
+            return torch.export.export(frozen, (example,)).run_decompositions({})
     except Exception as error:  # whatever torch.export cannot follow: its exceptions share no public base class
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"{type(module).__name__} cannot be traced: torch.export says {type(error).__name__}: {reason}; "
+            f"{name} cannot be traced: torch.export says {type(error).__name__}: {reason}; "
             "data-dependent control flow has no parameter graph"
         ) from error
 
@@ -73,53 +79,63 @@ def _walk(program: ExportedProgram, builder: GraphBuilder, example: Tensor) -> C
         if node.op == "call_function":
             tensors[node.name] = _run(node, tensors, builder)
     outputs = program.graph_signature.output_specs
-    if len(outputs) != 1 or not isinstance(result := tensors.get(str(outputs[0].arg.name)), Carried):
+    result = tensors.get(str(outputs[0].arg.name)) if outputs else None
+    spec = program.call_spec.out_spec
+    if len(outputs) != 1 or spec is None or not spec.is_leaf() or not isinstance(result, Carried):
         raise ValueError(
-            f"the module returns or changes {len(outputs)} tensors; trace understands one returned tensor, computed from the input"
+            f"the module returns or changes {[str(spec.arg.name) for spec in outputs]}; "
+            "trace understands one returned tensor, computed from the input, and no tensor changed in place"
         )
     return result
 
 
 def _inputs(program: ExportedProgram, builder: GraphBuilder, example: Tensor) -> dict[str, Any]:
     """What each placeholder stands for: the network's input, or a tensor of its state dict."""
+    slots = {name: slot for slot in builder.tensors for name in slot.names}
+    shapes = {node.name: tuple(node.meta["val"].shape) for node in program.graph.nodes if _is_tensor(node)}
     tensors: dict[str, Any] = {}
     for spec in program.graph_signature.input_specs:
-        name = str(spec.arg.name)
+        name, target = str(spec.arg.name), str(spec.target)
         if spec.kind == InputKind.USER_INPUT:
             nodes = builder.add_nodes(NodeKind.INPUT, example.shape[1], "input")
             tensors[name] = builder.fresh(nodes, tuple(example.shape), axis=1)
         else:
-            tensors[name] = builder.slots.get(target := str(spec.target), Constant(name=target, shape=()))
+            tensors[name] = slots.get(target, Constant(name=target, shape=shapes.get(name, ())))
     return tensors
 
 
 def _run(node: fx.Node, tensors: dict[str, Any], builder: GraphBuilder) -> Any:
     """Apply the rule of one operation."""
+    if node.target is operator.getitem:
+        source, index = node.args
+        return tensors[str(source)][index]
     stack = list((node.meta.get("nn_module_stack") or {}).values())
-    result = node.meta.get("val")
     call = Call(
         operation=str(node.target),
         module=stack[-1][0] if stack else "",
         arguments=_arguments(node, tensors),
-        shape=tuple(result.shape) if isinstance(result, Tensor) else (),
+        shape=tuple(node.meta["val"].shape) if _is_tensor(node) else (),
     )
     rule = RULES.get(node.target)
     if rule is None:
-        raise Unsupported(
+        raise UnsupportedError(
             call,
             "has no rule",
             "write one in pipeline/trace_operations.py, or keep the operation out of the traced module",
         )
+    if _is_tensor(node) and node.meta["val"].dtype != torch.float32:
+        raise UnsupportedError(call, f"computes in {node.meta['val'].dtype}", "keep the whole module in float32")
     return rule(builder, call)
 
 
 def _arguments(node: fx.Node, tensors: dict[str, Any]) -> dict[str, Any]:
-    """The operation's arguments by their names in the ATen schema, defaults filled in, tensors replaced by what they stand for."""
-    schema = node.target._schema.arguments  # type: ignore[union-attr]  # every call_function target is an OpOverload here
-    given = dict(zip((argument.name for argument in schema), node.args, strict=False)) | dict(node.kwargs)
-    return {
-        argument.name: fx.map_arg(given[argument.name], lambda other: tensors[other.name])
-        if argument.name in given
-        else argument.default_value
-        for argument in schema
-    }
+    """The arguments by their names in the ATen schema, defaults filled in, tensors replaced by what they stand for."""
+    schema = node.target._schema.arguments if isinstance(node.target, torch._ops.OpOverload) else ()
+    names = [argument.name for argument in schema] or [f"argument {place}" for place in range(len(node.args))]
+    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    defaults = {argument.name: argument.default_value for argument in schema}
+    return defaults | {name: fx.map_arg(value, lambda other: tensors.get(other.name)) for name, value in given.items()}
+
+
+def _is_tensor(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), Tensor)

@@ -3,54 +3,37 @@
 import logging
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
+from pipeline.command_line import Command, choose_command, read_settings, run_command, wrong_setting
+
+PURPOSE = "Graph metanetworks: networks that learn from the parameter graphs of others."
+BASELINES = Command(
+    function="training.baselines:baselines", sentence="fit simpler predictors on the same rows, and write theirs"
+)
 COMMANDS = {
     "fit": "train a metanetwork on a dataset of parameter graphs",
     "validate": "score a checkpoint on the validation split",
     "test": "score a checkpoint on the test split",
     "predict": "write a checkpoint's predictions for the test split",
-    "baselines": "fit simpler predictors on the same rows, and write theirs",
+    "baselines": BASELINES.sentence,
 }
 
-USAGE = """usage: python -m training COMMAND ...
 
-Graph metanetworks: networks that learn from the parameter graphs of others.
+def read_command(arguments: Sequence[str]) -> Callable[[], None]:
+    """The function asked for, its settings read and checked, ready to be called.
 
-{commands}
-
-python -m training COMMAND --help   lists the settings of a command
-"""
-
-
-def read_command(arguments: list[str]) -> Callable[[], None]:
-    """The function asked for, its settings read and checked, ready to be called."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        commands = "\n".join(f"  {name:<10} {sentence}" for name, sentence in COMMANDS.items())
-        print(USAGE.format(commands=commands), end="")
-        raise SystemExit(0 if arguments else 2)
-    command, *rest = arguments
-    if command not in COMMANDS:
-        raise SystemExit(f"python -m training: no command {command!r}; choose from {', '.join(COMMANDS)}")
-    return _read_baselines(rest) if command == "baselines" else _read_lightning(command, rest)
+    Raises:
+        SystemExit: help was asked for (code 0), or a setting is wrong (code 2, after one line that says which).
+    """
+    name, rest = choose_command("training", PURPOSE, COMMANDS, arguments)
+    program = f"python -m training {name}"
+    return read_settings(program, BASELINES, rest) if name == "baselines" else _read_lightning(program, name, rest)
 
 
-def _read_baselines(arguments: list[str]) -> Callable[[], None]:
-    from jsonargparse import ArgumentParser, set_parsing_settings
-
-    from training.baselines import baselines
-
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog="python -m training baselines", description="Fit baselines; write their predictions.")
-    parser.add_argument("--config", action="config", help="YAML file with any of these settings")
-    parser.add_function_arguments(baselines)
-    settings = parser.instantiate_classes(parser.parse_args(arguments))
-    return partial(baselines, **{name: value for name, value in settings.items() if name != "config"})
-
-
-def _read_lightning(command: str, arguments: list[str]) -> Callable[[], None]:
-    from jsonargparse import set_parsing_settings
+def _read_lightning(program: str, command: str, arguments: Sequence[str]) -> Callable[[], None]:
+    from jsonargparse import ArgumentError, set_parsing_settings
     from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
     from training.graph_data import GraphDataModule
@@ -71,7 +54,7 @@ def _read_lightning(command: str, arguments: list[str]) -> Callable[[], None]:
                 auto_configure_optimizers=False,
                 seed_everything_default=0,
                 save_config_kwargs={"overwrite": True},
-                parser_kwargs={"prog": f"python -m training {command}", "description": COMMANDS[command]},
+                parser_kwargs={"prog": program, "description": COMMANDS[command], "exit_on_error": False},
                 trainer_defaults={
                     "reload_dataloaders_every_n_epochs": 1,
                     "use_distributed_sampler": False,
@@ -86,9 +69,12 @@ def _read_lightning(command: str, arguments: list[str]) -> Callable[[], None]:
             )
             parser.link_arguments("trainer.default_root_dir", "trainer.logger.init_args.save_dir")
 
-    cli = Cli(arguments)
-    if command != "fit" and not cli.config.ckpt_path:
-        raise SystemExit(f"python -m training {command}: needs --ckpt_path, a checkpoint that fit has written")
+    try:
+        cli = Cli(list(arguments))
+        if command != "fit" and not cli.config.ckpt_path:
+            raise ValueError("needs --ckpt_path, a checkpoint that fit has written")
+    except (ArgumentError, ValueError) as error:
+        raise wrong_setting(program, error) from error
     return partial(
         getattr(cli.trainer, command),
         cli.model,
@@ -102,17 +88,10 @@ def _silence() -> None:
     """Keep Lightning's advice that does not apply off the terminal: batches are made in the main process, on purpose."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message="The dirpath has changed.*")  # scores may go elsewhere than checkpoints
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
 
 
-def main() -> None:
-    command = read_command(sys.argv[1:])
-    try:
-        command()
-    except ValueError as error:
-        raise SystemExit(f"python -m training: {error}") from error
-
-
 if __name__ == "__main__":
-    main()
+    run_command("training", read_command(sys.argv[1:]))

@@ -6,13 +6,13 @@ Writes  a `LabelledBatch` per micro-batch        (training.epoch_plan says which
 The loaders are made anew each epoch, so that an epoch depends on (dataset, settings, seed, epoch) and nothing else.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pytorch_lightning as pl
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -26,22 +26,27 @@ GRAPHS_FOR_SCALE = 500
 """Graphs, spread evenly over the training rows, that the value scale is measured on."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class LabelledBatch:
-    """A micro-batch as a task sees it."""
+    """A micro-batch as a task sees it. Not a dataclass: Lightning would take one apart and set its fields."""
 
-    graphs: GraphBatch
-    target: Float[Tensor, " num_graphs"]
-    row: Int64[Tensor, " num_graphs"]
-    """Row of each graph in the dataset's table."""
-    graphs_in_step: int
-    """Graphs in the whole optimizer step; what the loss is divided by."""
+    def __init__(
+        self,
+        graphs: GraphBatch,
+        target: Float64[Tensor, " num_graphs"],
+        row: Int64[Tensor, " num_graphs"],
+        graphs_in_step: int,
+    ) -> None:
+        self.graphs = graphs
+        self.target = target
+        self.row = row
+        """Row of each graph in the dataset's table."""
+        self.graphs_in_step = graphs_in_step
+        """Graphs in the whole optimizer step; what the loss is divided by."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "LabelledBatch":
         """The same batch with its tensors on a device; this method is what Lightning looks for."""
-        return replace(
-            self, graphs=self.graphs.to(device, non_blocking), target=self.target.to(device), row=self.row.to(device)
-        )
+        graphs = self.graphs.to(device, non_blocking)
+        return LabelledBatch(graphs, self.target.to(device), self.row.to(device), self.graphs_in_step)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,7 +79,7 @@ class LabelledGraphs(Dataset[LabelledBatch]):
         micro_batch = self.micro_batches[number]
         return LabelledBatch(
             graphs=batch_graphs([self.graphs[row] for row in micro_batch.rows.tolist()]),
-            target=torch.from_numpy(self.target[micro_batch.rows]).to(torch.get_default_dtype()),
+            target=torch.from_numpy(self.target[micro_batch.rows]),
             row=torch.from_numpy(micro_batch.rows),
             graphs_in_step=micro_batch.graphs_in_step,
         )

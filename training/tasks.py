@@ -4,6 +4,8 @@ Reads   `LabelledBatch`es                (training.graph_data)
 Writes  scores to Lightning's loggers, predictions through `WritePredictions`, checkpoints that load with ``weights_only=True``
 """
 
+import math
+import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from training.gmn import GraphMetanetwork, GraphMetanetworkSettings
 from training.graph_data import GraphDataModule, LabelledBatch
 from training.metrics import kendall_tau, r_squared
 from training.predictions import Prediction, write_predictions
+
+NO_CHECKPOINT = "not a checkpoint that python -m training fit wrote"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +46,7 @@ class PredictColumn(pl.LightningModule):
     def __init__(
         self,
         network: GraphMetanetworkSettings = GraphMetanetworkSettings(),  # noqa: B008  # frozen
-        optimizer: OptimizerSettings = OptimizerSettings(),  # noqa: B008  # frozen
+        optimizer: OptimizerSettings = OptimizerSettings(),  # frozen
     ) -> None:
         """Settings of the network and of its training; both are kept in checkpoints.
 
@@ -74,7 +78,7 @@ class PredictColumn(pl.LightningModule):
 
     def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
         num_graphs = batch.graphs.num_graphs
-        error = (self(batch) - batch.target) / self.target_sd
+        error = (self(batch) - batch.target.to(self.target_sd.dtype)) / self.target_sd
         squares = error.square().sum()
         self.log(
             "train/loss",
@@ -96,8 +100,10 @@ class PredictColumn(pl.LightningModule):
     def test_step(self, batch: LabelledBatch, batch_idx: int) -> None:
         self.evaluated.append((batch.row, batch.target, self(batch)))
 
-    def predict_step(self, batch: LabelledBatch, batch_idx: int) -> None:
-        self.evaluated.append((batch.row, batch.target, self(batch)))
+    def predict_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
+        prediction = self(batch)
+        self.evaluated.append((batch.row, batch.target, prediction))
+        return prediction
 
     def on_validation_epoch_end(self) -> None:
         self._log_scores("val")
@@ -111,7 +117,7 @@ class PredictColumn(pl.LightningModule):
 
         def factor(step: int) -> float:
             warmup = min(1.0, (step + 1) / max(1, settings.warmup_steps))
-            return warmup * 0.5 * (1 + np.cos(np.pi * min(1.0, step / max(1, self.num_steps))))
+            return warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, self.num_steps))))
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -157,3 +163,27 @@ class WritePredictions(pl.Callback):
             path = Path(trainer.default_root_dir) / "predictions.parquet"
             write_predictions(path, data.table, data.column, "gmn", predictions)
             print(f"wrote {path}: {len(predictions)} predictions of {data.column}")
+
+
+def load_task(path: Path) -> PredictColumn:
+    """The trained task of a checkpoint, in eval mode on the CPU; nothing is unpickled.
+
+    Raises:
+        ValueError: no such file, or not a checkpoint of this task.
+    """
+    if not path.exists():
+        raise ValueError(f"{path}: no such checkpoint; python -m training fit writes them below its default_root_dir")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        settings = checkpoint["hyper_parameters"]
+        task = PredictColumn(
+            network=GraphMetanetworkSettings(**settings["network"]),
+            optimizer=OptimizerSettings(**settings["optimizer"]),
+        )
+        task.load_state_dict(checkpoint["state_dict"])
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path}: {NO_CHECKPOINT}: it does not hold tensors and plain values alone") from error
+    except (EOFError, KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path}: {NO_CHECKPOINT}: {reason}") from error
+    return task.eval()

@@ -1,0 +1,1 @@
+"""Trained networks -> representations of their layers -> CKA -> report. Start at ``analysis.similarity``."""

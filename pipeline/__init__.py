@@ -1,0 +1,1 @@
+"""Zoo specification -> trained networks -> parameter-graph dataset. The commands: ``python -m pipeline --help``."""

@@ -1,0 +1,36 @@
+"""The command line of ``python -m pipeline``."""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+
+from pipeline.command_line import Command, run_command
+from pipeline.command_line import read_command as read
+
+COMMANDS = {
+    "zoo": Command(function="pipeline.train_zoo:zoo", sentence="train the networks of a zoo: a Ray job"),
+    "status": Command(
+        function="pipeline.train_zoo:status",
+        sentence="say how far a zoo is, while it trains or after",
+        positional=("path",),
+    ),
+    "graphs": Command(
+        function="pipeline.build_graphs:graphs", sentence="turn zoos into a parameter-graph dataset: a Ray job"
+    ),
+    "inspect": Command(
+        function="pipeline.inspect_graphs:inspect", sentence="show what a zoo or a dataset holds", positional=("path",)
+    ),
+    "verify": Command(
+        function="pipeline.verify_graphs:verify",
+        sentence="check every digest and law of a dataset",
+        positional=("path",),
+    ),
+}
+
+read_command: Callable[[list[str]], Callable[[], None]] = partial(
+    read, "pipeline", "From a zoo specification to trained networks and their parameter graphs.", COMMANDS
+)
+
+
+if __name__ == "__main__":
+    run_command("pipeline", read_command(sys.argv[1:]))

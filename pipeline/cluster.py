@@ -1,0 +1,121 @@
+"""The machines a job runs on: a Ray cluster that is joined, or one that is started here for as long as the job.
+
+    RAY_ADDRESS=host:port     joins that cluster; ``ray job submit`` sets it for the jobs it starts
+    otherwise                 starts one on this machine and ends it with the job
+
+What is started here listens on 127.0.0.1 only, asks for a token of its own, has no dashboard, sends no usage
+statistics and writes nothing to the user's home. Ray is imported inside functions, so that everything else, `--help`
+too, does without it.
+"""
+
+import logging
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+OBJECT_STORE_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What a job asks of the machines it runs on. Nothing here changes what is written."""
+
+    cpus_per_task: int = 1
+    """Processors that Ray keeps free for each task; a task computes on one thread."""
+    tasks_in_flight: int = 256
+    """Tasks handed to Ray at a time. More than the cluster has processors, so that a cluster that can grow does."""
+    retries: int = 3
+    """How often a task is tried again when its process or machine is lost; its own errors are not retried."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("cpus_per_task", 1), ("tasks_in_flight", 1), ("retries", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"machine: {name} is {getattr(self, name)}; expected at least {least}")
+
+
+@contextmanager
+def cluster() -> Iterator[None]:
+    """Inside, Ray is connected. A cluster that was joined is left as it was; one that was started ends here.
+
+    Raises:
+        ValueError: nothing answers at RAY_ADDRESS.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        protect()
+    import ray
+
+    if ray.is_initialized():  # the caller's connection stays the caller's
+        yield
+        return
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    with ExitStack() as stack:
+        if address:
+            try:
+                ray.init(address=address, **quiet)
+            except ConnectionError as error:
+                raise ValueError(
+                    f"RAY_ADDRESS is {address}, where no Ray cluster answers; correct or unset it"
+                ) from error
+        else:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
+            own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+            ray.init(address="local", _temp_dir=folder, **own, **quiet)
+        stack.callback(ray.shutdown)
+        yield
+
+
+def protect() -> None:
+    """Set, before Ray is imported, what keeps a cluster that is started here to this machine and this process.
+
+    The variables stay: Ray reads some at import and keeps the token as long as the process lives.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # otherwise Ray writes one to ~/.ray/auth_token
+    # Ray's name for "may this be part of a larger cluster": with 0 its ports listen on 127.0.0.1, on Linux too.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+
+
+def run_tasks(
+    function: Callable[..., Result], items: Sequence[Item], shared: Sequence[object], machine: Machine, noun: str
+) -> Iterator[tuple[Item, Result]]:
+    """Call ``function(item, *shared)`` for every item, as tasks of the connected cluster; yield each that finishes.
+
+    Args:
+        items: in the order in which their tasks start.
+        shared: further arguments of every call; each travels to a machine once.
+        noun: what an item is called in an error.
+
+    Raises:
+        RuntimeError: a task failed, naming its item.
+    """
+    import ray
+    from ray.exceptions import RayError
+
+    options = {"num_cpus": machine.cpus_per_task, "max_retries": machine.retries}
+    start: Callable[..., Any] = ray.remote(function).options(**options).remote
+    references = [ray.put(value) for value in shared]
+    pending = iter(items)
+    running = {start(item, *references): item for item in islice(pending, machine.tasks_in_flight)}
+    while running:
+        [finished], _ = ray.wait(list(running))
+        item = running.pop(finished)
+        running.update((start(next_item, *references), next_item) for next_item in islice(pending, 1))
+        try:
+            result = ray.get(finished)
+        except RayError as error:
+            cause = getattr(error, "cause", None) or error
+            raise RuntimeError(
+                f"{noun} {item} failed: {type(cause).__name__}: {cause}. What is finished is kept; "
+                "when the cause is mended, the same command goes on from there"
+            ) from error
+        yield item, result

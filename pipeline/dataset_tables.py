@@ -1,0 +1,69 @@
+"""The tables of a parameter-graph dataset: one row per graph, and the texts of the templates.
+
+Reads   Parquet files, as bytes that were compared with the manifest (`read_parquet`)
+Writes  nothing: `parquet_bytes` gives the content of a file
+"""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+GRAPH_COLUMNS = pa.schema(
+    [
+        ("graph_id", pa.string()),
+        ("run_id", pa.string()),
+        ("unit", pa.string()),
+        ("epoch", pa.int32()),
+        ("checkpoint", pa.int32()),
+        ("step", pa.int64()),
+        ("template", pa.string()),
+        ("part", pa.int32()),
+        ("offset", pa.int64()),
+        ("length", pa.int64()),
+        ("split", pa.string()),
+        ("train_loss", pa.float64()),
+        ("train_accuracy", pa.float64()),
+        ("test_loss", pa.float64()),
+        ("test_accuracy", pa.float64()),
+        ("test_accuracy_half_a", pa.float64()),
+        ("test_accuracy_half_b", pa.float64()),
+        ("architecture", pa.string()),
+    ]
+)
+"""What the table of every part has, without nulls; columns ``config.<name>`` and others may follow (docs/stores.md)."""
+
+TEMPLATE_COLUMNS = pa.schema([("template", pa.string()), ("document", pa.string())])
+"""The digest of a template and its text (`pipeline.template_document`)."""
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """The table as one Parquet file: the same bytes for the same table, with the same version of pyarrow."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.combine_chunks(), sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
+
+
+def read_parquet(path: Path, content: bytes, columns: pa.Schema, num_rows: int) -> pa.Table:
+    """The table in the content of the file ``path``, its length known beforehand; it may have more than these columns.
+
+    Raises:
+        ValueError: it is not Parquet or has another length, or a column is missing, of another type or has nulls.
+    """
+    try:
+        with pq.ParquetFile(pa.BufferReader(content)) as file:
+            if file.metadata.num_rows != num_rows:
+                raise ValueError(f"{path}: {file.metadata.num_rows} rows; the manifest says {num_rows}")
+            found = {field.name: field.type for field in file.schema_arrow}
+            for column in columns:
+                if found.get(column.name) != column.type:
+                    raise ValueError(
+                        f"{path}: column {column.name} is {found.get(column.name)}; expected {column.type}"
+                    )
+            table = file.read()
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: not a readable Parquet file: {error}") from error
+    for column in columns:
+        if table[column.name].null_count:
+            raise ValueError(f"{path}: column {column.name} has {table[column.name].null_count} nulls; expected none")
+    return table

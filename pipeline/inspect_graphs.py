@@ -1,0 +1,98 @@
+"""Say what is in a dataset or a zoo, on one screen of 80 columns.
+
+    python -m pipeline inspect runs/digits/graphs.zarr
+    python -m pipeline inspect runs/digits/zoo
+
+Reads   a dataset's manifest, tables and templates, or a zoo's rows; no values
+Writes  nothing
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.graph_store import GraphDataset, open_graphs
+from pipeline.train_zoo import summary
+from pipeline.zoo_store import finished_chunks, open_zoo, read_chunk
+
+SHOWN_TEMPLATES = 5
+QUANTILES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
+
+
+def inspect(path: Path) -> None:
+    """Say what is in a dataset or a zoo.
+
+    Args:
+        path: the folder of a parameter-graph dataset or of a zoo.
+    """
+    lines = zoo_lines(path) if (path / "zoo.json").exists() else dataset_lines(open_graphs(path))
+    print("\n".join(lines))
+
+
+def zoo_lines(path: Path) -> Iterator[str]:
+    """What `inspect` says of a zoo."""
+    zoo = open_zoo(path)
+    yield from summary(zoo)
+    finished = finished_chunks(zoo)
+    if finished:
+        yield from row_lines(read_chunk(zoo, finished[0]).rows)
+
+
+def dataset_lines(dataset: GraphDataset) -> Iterator[str]:
+    """What `inspect` says of a dataset."""
+    yield from size_lines(dataset)
+    made_of = dataset.made_of
+    yield f"  made from    {', '.join(made_of.get('zoos', {}))}; seed {made_of.get('seed')}"
+    yield f"  digest       {dataset.files.manifest.digest}"
+    yield ""
+    yield f"  test accuracy  {'  '.join(f'{quantile:>6.0%}' for quantile in QUANTILES)}"
+    for split in side_counts(dataset.table["split"]):
+        accuracy = dataset.split(split).table["test_accuracy"].to_numpy()
+        if len(known := accuracy[np.isfinite(accuracy)]):
+            yield f"    {split:<12} {'  '.join(f'{number:6.3f}' for number in np.quantile(known, QUANTILES))}"
+    yield ""
+    counts = dataset.table["template"].value_counts().to_pylist()
+    yield f"  templates    {len(counts)}"
+    for count in sorted(counts, key=lambda count: (-count["counts"], count["values"]))[:SHOWN_TEMPLATES]:
+        template = dataset.templates[count["values"]]
+        yield (
+            f"    {template.digest[:12]}  {count['counts']:,} graphs of {template.num_nodes:,} nodes, "
+            f"{template.num_edges:,} edges, {template.num_values:,} values"
+        )
+    if len(counts) > SHOWN_TEMPLATES:
+        yield f"    and {len(counts) - SHOWN_TEMPLATES:,} with fewer graphs"
+    yield ""
+    yield from row_lines(dataset.table)
+
+
+def size_lines(dataset: GraphDataset) -> Iterator[str]:
+    """How large a dataset is and how it is split."""
+    manifest, table = dataset.files.manifest, dataset.table
+    num_runs = len(table["run_id"].unique())
+    num_parts, num_files = len(manifest.parts), len(manifest.files) + 1
+    yield f"Dataset {dataset.files.root}"
+    yield f"  graphs       {len(dataset):,} checkpoints of {num_runs:,} runs; {manifest.num_diverged:,} diverged"
+    yield (
+        f"  size         {manifest.num_bytes / 1e6:,.1f} MB, {num_parts:,} {'part' if num_parts == 1 else 'parts'}, "
+        f"{num_files:,} files"
+    )
+    for name in (name for name in table.column_names if name.startswith("split")):
+        counts = side_counts(table[name])
+        yield f"  {name:<12} {', '.join(f'{side} {count:,}' for side, count in counts.items())}"
+
+
+def side_counts(column: pa.ChunkedArray) -> dict[str, int]:
+    """How many graphs are on each side of a split; training first."""
+    counts = {str(count["values"]): int(count["counts"]) for count in column.value_counts().to_pylist()}
+    order = ["train", "val", "test", *sorted(counts)]
+    return {side: counts[side] for side in sorted(counts, key=order.index)}
+
+
+def row_lines(rows: pa.Table) -> Iterator[str]:
+    """The first row, field by field."""
+    yield "  first row"
+    for name, value in rows.slice(0, 1).to_pylist()[0].items():
+        text = f"{value:.6g}" if isinstance(value, float) else str(value)
+        yield f"    {name:<22} {text if len(text) <= 52 else text[:51] + '…'}"

@@ -1,0 +1,109 @@
+"""Files and folders that are there whole or not at all, whatever is killed while they are written.
+
+Reads   nothing
+Writes  what it is given: aside, under a hidden name beside the final one, then synchronised with the disk, then renamed
+
+The name aside says who writes (`.<name>~<host>~<process id>~aside`), so `sweep` can tell what a killed writer left.
+"""
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+SUFFIX = "~aside"
+
+
+def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """Make a folder of some files; nothing happens if it is there already.
+
+    Several may write the same folder at once, on several machines too, if they write the same bytes: the first one
+    wins.
+    """
+    aside = _aside_path(path)
+    shutil.rmtree(aside, ignore_errors=True)  # an earlier try of this process
+    try:
+        aside.mkdir(parents=True)
+        for name, content in files.items():
+            _write(aside / name, content)
+        _synchronise(aside)
+        aside.rename(path)
+    except OSError:
+        if not path.is_dir():
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    _synchronise(path.parent)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file, or replace one: a reader sees the old content or the new."""
+    aside = _aside_path(path)
+    _write(aside, content)
+    aside.replace(path)
+    _synchronise(path.parent)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leftover:
+    """Something written aside and not renamed: its writer is at work, or was killed."""
+
+    path: Path
+    final: Path
+    """What it would have been."""
+    host: str
+    process: int
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether nobody needs it: its writer ran on this machine and is gone, or on another one and was overtaken."""
+        return self.final.exists() if self.host != socket.gethostname() else not _is_running(self.process)
+
+
+def leftovers(folder: Path) -> Iterator[Leftover]:
+    """Everything in a folder that is written aside; nothing if there is no such folder."""
+    for path in sorted(folder.glob(f".*{SUFFIX}")):
+        parts = path.name.removeprefix(".").removesuffix(SUFFIX).rsplit("~", 2)
+        if len(parts) == 3 and parts[2].isdigit():
+            yield Leftover(path=path, final=folder / parts[0], host=parts[1], process=int(parts[2]))
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left in a folder."""
+    for leftover in leftovers(folder):
+        if leftover.is_dead and leftover.path.is_dir():
+            shutil.rmtree(leftover.path)
+        elif leftover.is_dead:
+            leftover.path.unlink(missing_ok=True)
+
+
+def _aside_path(path: Path) -> Path:
+    return path.with_name(f".{path.name}~{socket.gethostname()}~{os.getpid()}{SUFFIX}")
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _synchronise(folder: Path) -> None:
+    """Wait until the names in a folder are on disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

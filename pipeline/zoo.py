@@ -1,0 +1,267 @@
+"""What a zoo is, and every run in it: a pure function from a specification to resolved runs.
+
+Reads   nothing (a specification is a YAML file under configs/zoo/)
+Writes  nothing
+
+Each random decision of a run has a stream of its own, made from (zoo seed, run index, purpose). So a run is the same
+whatever the number of runs, their grouping into chunks and the machine, and a hyperparameter that is added changes no
+other one.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Int64
+
+from pipeline.architectures import Activation, Architecture, Initialisation, SmallCNN
+from pipeline.distributions import Choice, Distribution
+from pipeline.images import ImageSpec
+
+Optimizer = Literal["sgd", "adam", "rmsprop"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallCNNFamily:
+    """The Small CNN Zoo's network (4,970 parameters on grey images of ten classes), with a drawn activation."""
+
+    family: Literal["small_cnn"]
+    """The family's name; images must be at least 15x15."""
+    activation: Choice[Activation]
+    """Of one network's layers, all the same: relu or tanh."""
+
+    def __post_init__(self) -> None:
+        self.activation.check("activation")
+
+    def check(self, images: ImageSpec) -> None:
+        """Refuse images that are too small."""
+        SmallCNN.check_input(images.shape)
+
+    def draw(self, images: ImageSpec, stream: Callable[[str], np.random.Generator]) -> Architecture:
+        """One network of the family; ``stream`` gives the generator of each argument by its name."""
+        activation = self.activation.draw(stream("activation"))
+        shape = {"input_shape": list(images.shape), "num_classes": images.num_classes}
+        return Architecture(family=self.family, arguments={**shape, "activation": activation})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameters:
+    """How each run's training is drawn. Every hyperparameter is drawn independently."""
+
+    optimizer: Choice[Optimizer]
+    """sgd (with momentum), adam or rmsprop; the last two with torch's other settings."""
+    learning_rate: Distribution
+    """Above 0; constant over the run."""
+    momentum: Distribution
+    """Of sgd, 0 to below 1; other optimizers do without, and it is null in their rows."""
+    l2: Distribution
+    """At least 0: l2 times the sum of squares of the kernels, not the biases, is part of the loss, under every
+    optimizer. Its gradient is 2 * l2 * w; torch's weight_decay, on kernels alone, would have to be 2 * l2."""
+    dropout: Distribution
+    """Probability of zeroing an activation in training, 0 to below 1."""
+    initialisation: Choice[Initialisation]
+    """How kernels start: glorot, he, normal, truncated_normal or orthogonal. Biases start at 0."""
+    init_std: Distribution
+    """Above 0, of normal and truncated_normal; other initialisations do without, and it is null in their rows."""
+    train_fraction: Distribution
+    """Above 0, at most 1: a run trains on this part of the training images, the first of a permutation of its own."""
+
+    def __post_init__(self) -> None:
+        self.optimizer.check("optimizer")
+        self.learning_rate.check("learning_rate", above=0.0)
+        self.momentum.check("momentum", least=0.0, below=1.0)
+        self.l2.check("l2", least=0.0)
+        self.dropout.check("dropout", least=0.0, below=1.0)
+        self.initialisation.check("initialisation")
+        self.init_std.check("init_std", above=0.0)
+        self.train_fraction.check("train_fraction", above=0.0, most=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZooSpec:
+    """What a zoo is: everything that decides its bytes, nothing about machines."""
+
+    name: str
+    """What the zoo is called in reports."""
+    images: ImageSpec
+    """What its networks are trained and tested on."""
+    architecture: SmallCNNFamily
+    """The family of networks, and the ranges its arguments are drawn from."""
+    hyperparameters: Hyperparameters
+    """How each run's training is drawn."""
+    num_runs: int
+    """Networks trained, numbered from 0."""
+    seed: int
+    """Of every random decision, 0 to 2^32 - 1."""
+    epochs: int
+    """Passes of a run over its own training images; an incomplete last batch of a pass is left out."""
+    batch_size: int
+    """Images a step."""
+    checkpoint_epochs: tuple[int, ...]
+    """Epochs after which a run is kept and evaluated, ascending; 0 is the untrained network. The last ends a run."""
+    runs_per_chunk: int
+    """Runs that one task trains and writes together; some minutes of work is a good size."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_runs", "epochs", "batch_size", "runs_per_chunk"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed is {self.seed}; expected 0 to 2^32 - 1")
+        kept = self.checkpoint_epochs
+        if not kept or kept != tuple(sorted(set(kept))) or kept[0] < 0 or kept[-1] > self.epochs:
+            raise ValueError(
+                f"checkpoint_epochs is {list(kept)}; expected at least one epoch, ascending, each once, from 0 to "
+                f"{self.epochs} (epochs)"
+            )
+        self.architecture.check(self.images)
+
+    def document(self) -> dict[str, Any]:
+        """The specification as plain JSON values, without what is not given."""
+        given = asdict(self, dict_factory=lambda items: {name: value for name, value in items if value is not None})
+        return json.loads(json.dumps(given))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the document, in hexadecimal."""
+        return document_digest(self.document())
+
+    @property
+    def num_chunks(self) -> int:
+        """Chunks are numbered from 0; the last may be smaller."""
+        return -(-self.num_runs // self.runs_per_chunk)
+
+    def chunk(self, index: int) -> range:
+        """The run indices of a chunk."""
+        first = index * self.runs_per_chunk
+        return range(first, min(first + self.runs_per_chunk, self.num_runs))
+
+
+def document_digest(document: dict[str, Any]) -> str:
+    """SHA-256 of the canonical JSON of a specification's document."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def parse_spec(document: dict[str, Any]) -> ZooSpec:
+    """The inverse of `ZooSpec.document`, checked as a configuration file is."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--spec", type=ZooSpec)
+    return parser.instantiate(parser.parse_object({"spec": document})).spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """The resolved configuration of a run: the columns ``config.<name>`` of its rows; null what does not act."""
+
+    optimizer: Optimizer
+    learning_rate: float
+    momentum: float | None
+    l2: float
+    dropout: float
+    initialisation: Initialisation
+    init_std: float | None
+    train_fraction: float
+    activation: Activation
+    batch_size: int
+    epochs: int
+    zoo_seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """One run, resolved: all that its training depends on besides the images."""
+
+    run_id: str
+    """First 8 hexadecimal digits of the specification's digest, a dash, the run index in 6 digits."""
+    run_index: int
+    """Position in the zoo, from 0."""
+    architecture: Architecture
+    config: Configuration
+    num_train: int
+    """Training images of this run: the first of its permutation of the zoo's."""
+    checkpoint_epochs: tuple[int, ...]
+    """As in the specification."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.num_train // self.config.batch_size
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps until the last checkpoint, which ends the run: what its training costs."""
+        return self.steps_per_epoch * self.checkpoint_epochs[-1]
+
+    def subset(self, num_images: int) -> Int64[np.ndarray, " num_train"]:
+        """Which of the zoo's training images are its own; of a larger fraction, the first are the same."""
+        return self.stream("training subset").permutation(num_images)[: self.num_train]
+
+    def batches(self, epoch: int) -> Int64[np.ndarray, "steps_per_epoch batch_size"]:
+        """The batches of an epoch (from 1) as positions in its subset, without the incomplete last batch."""
+        order = self.stream(f"order of epoch {epoch}").permutation(self.num_train)
+        return order[: self.steps_per_epoch * self.config.batch_size].reshape(-1, self.config.batch_size)
+
+    def stream(self, purpose: str) -> np.random.Generator:
+        """A fresh generator for one purpose of this run; the same purpose gives the same numbers."""
+        return run_stream(self.config.zoo_seed, self.run_index, purpose)
+
+
+def run_stream(zoo_seed: int, run_index: int, purpose: str) -> np.random.Generator:
+    """The random stream of (zoo seed, run index, purpose); the purpose enters as the number its letters spell."""
+    spelled = int.from_bytes(purpose.encode(), "little")
+    return np.random.default_rng(np.random.SeedSequence(zoo_seed, spawn_key=(run_index, spelled)))
+
+
+def expand(spec: ZooSpec) -> tuple[ModelSpec, ...]:
+    """Every run of a zoo, in the order of run indices."""
+    return tuple(resolve(spec, run_index) for run_index in range(spec.num_runs))
+
+
+def resolve(spec: ZooSpec, run_index: int) -> ModelSpec:
+    """One run of a zoo.
+
+    Raises:
+        ValueError: its part of the training images is less than one batch.
+    """
+
+    def stream(name: str) -> np.random.Generator:
+        return run_stream(spec.seed, run_index, name)
+
+    draws = spec.hyperparameters
+    optimizer = draws.optimizer.draw(stream("optimizer"))
+    initialisation = draws.initialisation.draw(stream("initialisation"))
+    architecture = spec.architecture.draw(spec.images, stream)
+    config = Configuration(
+        optimizer=optimizer,
+        learning_rate=draws.learning_rate.draw(stream("learning_rate")),
+        momentum=draws.momentum.draw(stream("momentum")) if optimizer == "sgd" else None,
+        l2=draws.l2.draw(stream("l2")),
+        dropout=draws.dropout.draw(stream("dropout")),
+        initialisation=initialisation,
+        init_std=draws.init_std.draw(stream("init_std")) if initialisation in ("normal", "truncated_normal") else None,
+        train_fraction=draws.train_fraction.draw(stream("train_fraction")),
+        activation=architecture.arguments["activation"],
+        batch_size=spec.batch_size,
+        epochs=spec.epochs,
+        zoo_seed=spec.seed,
+    )
+    num_train = round(config.train_fraction * spec.images.num_train)
+    if num_train < spec.batch_size:
+        raise ValueError(
+            f"run {run_index}: train_fraction {config.train_fraction} of {spec.images.num_train} training images is "
+            f"{num_train} images, less than one batch (batch_size {spec.batch_size}); raise the smallest "
+            "train_fraction or images.num_train, or lower batch_size"
+        )
+    return ModelSpec(
+        run_id=f"{spec.digest[:8]}-{run_index:06d}",
+        run_index=run_index,
+        architecture=architecture,
+        config=config,
+        num_train=num_train,
+        checkpoint_epochs=spec.checkpoint_epochs,
+    )

@@ -1,0 +1,293 @@
+"""A zoo on disk: format "metazoo-zoo", version 1 (docs/stores.md).
+
+    zoo.json                the specification, its digest, and the trainer, which decides the bytes too
+    chunks/<index>/         five digits or more, from 00000
+        values.npy          float32: the values of every checkpoint, one after another
+        rows.parquet        one row per run and checkpoint, in that order (`ROW_SCHEMA`)
+        correct.npy         uint8: for each row, which test images are classified correctly (numpy.packbits)
+        done.json           size and SHA-256 of the other three
+    log/<index>.jsonl       when, where and how fast a chunk was trained; outside the format
+
+A chunk is written aside and renamed, so a listing of ``chunks`` is the state of the zoo, and a killed writer leaves
+nothing that counts. What a chunk holds depends on the specification, not on when, where or beside what it was trained.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float32, UInt8
+
+from pipeline.architectures import Activation, Initialisation
+from pipeline.loop_trainer import Checkpoint
+from pipeline.whole_files import leftovers, sweep, write_file, write_folder
+from pipeline.zoo import Configuration, Optimizer, ZooSpec, document_digest, parse_spec
+
+FORMAT = "metazoo-zoo"
+VERSION = 1
+TRAINER = {"name": "loop", "threads": 1, "dtype": "float32"}
+CHUNK_FILES = ("values.npy", "rows.parquet", "correct.npy")
+COLUMN_TYPES = {
+    Optimizer: pa.string(),
+    Initialisation: pa.string(),
+    Activation: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    float | None: pa.float64(),
+}
+ROW_SCHEMA = pa.schema(
+    [
+        ("run_id", pa.string()),
+        ("unit", pa.string()),
+        ("run_index", pa.int64()),
+        ("checkpoint", pa.int32()),
+        ("epoch", pa.int32()),
+        ("step", pa.int64()),
+        ("status", pa.string()),
+        ("offset", pa.int64()),
+        ("length", pa.int64()),
+        ("train_loss", pa.float64()),
+        ("train_accuracy", pa.float64()),
+        ("test_loss", pa.float64()),
+        ("test_accuracy", pa.float64()),
+        ("architecture", pa.string()),
+        *((f"config.{field.name}", COLUMN_TYPES[field.type]) for field in fields(Configuration)),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zoo:
+    """An open zoo: where it is, and its specification. Holds no file open."""
+
+    path: Path
+    spec: ZooSpec
+
+    def chunk_path(self, index: int) -> Path:
+        """The folder of a finished chunk."""
+        return self.path / "chunks" / f"{index:05d}"
+
+    def log_path(self, index: int) -> Path:
+        """The log of a chunk; a chunk trained twice has two lines."""
+        return self.path / "log" / f"{index:05d}.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkData:
+    """The content of a chunk."""
+
+    values: Float32[np.ndarray, " num_floats"]
+    """Memory-mapped; a row's values are ``values[offset : offset + length]``."""
+    rows: pa.Table
+    """`ROW_SCHEMA`: one row per run and checkpoint, ordered by run index, then checkpoint."""
+    correct: UInt8[np.ndarray, "num_rows num_bytes"]
+    """Bits of `numpy.packbits` along the second axis, one per test image; all 0 where there are no values."""
+
+
+def create_zoo(path: Path, spec: ZooSpec) -> Zoo:
+    """Make the zoo of a specification, or open it if it was made already.
+
+    Raises:
+        ValueError: there is a zoo of another specification, or something that is not a zoo.
+    """
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file; a zoo is a folder, so choose another path")
+    if not (path / "zoo.json").exists():
+        ours = {leftover.path for leftover in leftovers(path)}
+        strangers = sorted(entry.name for entry in path.iterdir() if entry not in ours) if path.exists() else []
+        if strangers:
+            raise ValueError(f"{path} is not empty and not a zoo (it holds {strangers[0]}); choose another folder")
+        path.mkdir(parents=True, exist_ok=True)
+        document = {
+            "format": FORMAT,
+            "version": VERSION,
+            "spec": spec.document(),
+            "digest": spec.digest,
+            "num_chunks": spec.num_chunks,
+            "trainer": TRAINER,
+        }
+        write_file(path / "zoo.json", json_bytes(document))
+    zoo = open_zoo(path)
+    differences = different_fields(zoo.spec.document(), spec.document())
+    if differences:
+        raise ValueError(
+            f"{path} holds the zoo of another specification; it differs in {'; '.join(differences[:5])}"
+            f"{' and more' if len(differences) > 5 else ''}. Choose another folder, or go back to that specification"
+        )
+    return zoo
+
+
+def open_zoo(path: Path) -> Zoo:
+    """The zoo at a path.
+
+    Raises:
+        ValueError: there is none, or it is of another version, or its description was altered.
+    """
+    file = path / "zoo.json"
+    if not file.is_file():
+        raise ValueError(f"{path}: there is no zoo here (no zoo.json); train one with python -m pipeline zoo")
+    document = read_json(file)
+    if document.get("format") != FORMAT:
+        raise ValueError(f"{file}: format is {document.get('format')!r}, expected {FORMAT!r}; restore the file")
+    if document.get("version") != VERSION:
+        raise ValueError(
+            f"{file}: version is {document.get('version')!r}, this program reads version {VERSION}; "
+            "train the zoo again into a new folder with python -m pipeline zoo"
+        )
+    spec = document.get("spec", {})
+    if document_digest(spec) != document.get("digest"):
+        raise ValueError(f"{file}: the specification was altered, its digest no longer matches; restore the file")
+    return Zoo(path=path, spec=parse_spec(spec))
+
+
+def different_fields(found: Any, wanted: Any, name: str = "") -> list[str]:
+    """Where two documents differ: ``epochs (3 there, 5 asked for)``."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        keys = list(dict.fromkeys([*found, *wanted]))
+        inner = (different_fields(found.get(key), wanted.get(key), f"{name}.{key}" if name else key) for key in keys)
+        return [difference for differences in inner for difference in differences]
+    return [] if found == wanted else [f"{name} ({json.dumps(found)} there, {json.dumps(wanted)} asked for)"]
+
+
+def finished_chunks(zoo: Zoo) -> list[int]:
+    """The indices of the chunks that are written, ascending."""
+    folder = zoo.path / "chunks"
+    if not folder.exists():
+        return []
+    found = (int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
+    return sorted(index for index in found if index < zoo.spec.num_chunks)
+
+
+def write_chunk(zoo: Zoo, index: int, checkpoints: Sequence[Checkpoint]) -> None:
+    """Write a chunk, whole or not at all. If another writer was first, its chunk stays: both are the same bytes."""
+    offsets = accumulate((len(checkpoint.values) for checkpoint in checkpoints[:-1]), initial=0)
+    rows = [row(checkpoint, offset) for checkpoint, offset in zip(checkpoints, offsets, strict=True)]
+    table = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=ROW_SCHEMA), table)
+    contents = {
+        "values.npy": npy_bytes(np.concatenate([checkpoint.values for checkpoint in checkpoints])),
+        "rows.parquet": table.getvalue(),
+        "correct.npy": npy_bytes(np.packbits([checkpoint.correct for checkpoint in checkpoints], axis=1)),
+    }
+    files = {name: {"size": len(content), "sha256": sha256(content)} for name, content in contents.items()}
+    done = {"chunk": index, "spec": zoo.spec.digest, "files": files}
+    write_folder(zoo.chunk_path(index), {**contents, "done.json": json_bytes(done)})
+
+
+def row(checkpoint: Checkpoint, offset: int) -> dict[str, Any]:
+    """A checkpoint as a row of the table; its values start at ``offset``."""
+    run = checkpoint.run
+    configuration = {f"config.{field.name}": getattr(run.config, field.name) for field in fields(Configuration)}
+    return {
+        "run_id": run.run_id,
+        "unit": run.run_id,
+        "run_index": run.run_index,
+        "checkpoint": checkpoint.checkpoint,
+        "epoch": run.checkpoint_epochs[checkpoint.checkpoint],
+        "step": checkpoint.step,
+        "status": checkpoint.status,
+        "offset": offset,
+        "length": len(checkpoint.values),
+        "train_loss": checkpoint.train_loss,
+        "train_accuracy": checkpoint.train_accuracy,
+        "test_loss": checkpoint.test_loss,
+        "test_accuracy": checkpoint.test_accuracy,
+        "architecture": run.architecture.document(),
+        **configuration,
+    }
+
+
+def read_chunk(zoo: Zoo, index: int) -> ChunkData:
+    """The content of a finished chunk, its digests checked (once in a process, while the files stay as they are).
+
+    Raises:
+        ValueError: the chunk is not finished, or a file of it is missing, truncated or altered.
+    """
+    folder = zoo.chunk_path(index)
+    if not folder.exists():
+        raise ValueError(f"{folder}: this chunk is not trained yet; train what is missing with python -m pipeline zoo")
+    done_path = folder / "done.json"
+    if not done_path.is_file():
+        raise damaged(done_path, "is missing")
+    done = read_json(done_path)
+    files = done.get("files", {})
+    if (done.get("chunk"), done.get("spec"), set(files)) != (index, zoo.spec.digest, set(CHUNK_FILES)):
+        raise damaged(done_path, f"is not that of chunk {index} of this zoo")
+    for name in CHUNK_FILES:
+        check_file(folder / name, files[name])
+    return ChunkData(
+        values=np.load(folder / "values.npy", mmap_mode="r", allow_pickle=False),
+        rows=pq.read_table(folder / "rows.parquet"),
+        correct=np.load(folder / "correct.npy", allow_pickle=False),
+    )
+
+
+def read_rows(zoo: Zoo, index: int, columns: Sequence[str]) -> pa.Table:
+    """Some columns of a finished chunk's rows, in no time: digests are not checked."""
+    file = zoo.chunk_path(index) / "rows.parquet"
+    try:
+        return pq.read_table(file, columns=list(columns))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise damaged(file, f"cannot be read ({error})") from error
+
+
+def check_file(path: Path, expected: dict[str, Any]) -> None:
+    """Refuse a file that is not the one that was written."""
+    if not path.is_file():
+        raise damaged(path, "is missing")
+    found = path.stat()
+    if found.st_size != expected.get("size"):
+        raise damaged(path, f"has {found.st_size} bytes, {expected.get('size')} were written")
+    if file_sha256(path, found.st_size, found.st_mtime_ns) != expected.get("sha256"):
+        raise damaged(path, "was altered: its SHA-256 is not the one in done.json")
+
+
+@cache
+def file_sha256(path: Path, size: int, mtime_ns: int) -> str:
+    """SHA-256 of a file; its size and time are arguments so that a file that changes is read again."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def damaged(path: Path, what: str) -> ValueError:
+    """The error of a file that is not as it was written."""
+    return ValueError(f"{path} {what}; delete {path.parent} and train that chunk again with python -m pipeline zoo")
+
+
+def sweep_zoo(zoo: Zoo) -> None:
+    """Remove what killed writers left."""
+    for folder in (zoo.path, zoo.path / "chunks"):
+        sweep(folder)
+
+
+def json_bytes(document: dict[str, Any]) -> bytes:
+    return (json.dumps(document, indent=1) + "\n").encode()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object; an empty one if it holds something else."""
+    try:
+        document = json.loads(path.read_bytes())
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def npy_bytes(array: np.ndarray) -> bytes:
+    """The array as a .npy file."""
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

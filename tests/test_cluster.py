@@ -1,0 +1,86 @@
+"""Joining a cluster and running tasks on it; starting one is what every command does without RAY_ADDRESS."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import RayHead
+from pipeline.cluster import Machine, cluster, run_tasks
+
+
+@pytest.fixture
+def joined(ray_head: RayHead, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("RAY_ADDRESS", ray_head.address)
+    with cluster():
+        yield
+
+
+@pytest.mark.parametrize("tasks_in_flight", [1, 3, 100])
+@pytest.mark.usefixtures("joined")
+def test_every_item_is_done_once_whatever_the_number_in_flight(tasks_in_flight: int) -> None:
+    def add(item: int, first: int, second: int) -> int:
+        return item + first + second
+
+    results = list(run_tasks(add, range(7), (100, 1000), Machine(tasks_in_flight=tasks_in_flight), noun="sum"))
+    assert sorted(results) == [(item, item + 1100) for item in range(7)]
+
+
+@pytest.mark.usefixtures("joined")
+def test_a_task_that_fails_names_its_item_and_those_before_it_are_done() -> None:
+    def fail_at_five(item: int) -> None:
+        if item == 5:
+            raise KeyError("five")
+
+    finished: list[int] = []
+    tasks = run_tasks(fail_at_five, range(11), (), Machine(tasks_in_flight=1), noun="part")
+    with pytest.raises(RuntimeError, match="part 5 failed: KeyError: 'five'. What is finished is kept; when the cause"):
+        finished.extend(item for item, _ in tasks)
+    assert finished == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.usefixtures("joined")
+def test_a_task_whose_process_is_lost_is_tried_again(tmp_path: Path) -> None:
+    def die_the_first_time(item: int, folder: Path) -> int:
+        try:
+            (folder / str(item)).mkdir()
+        except FileExistsError:
+            return item
+        os._exit(1)
+
+    tasks = run_tasks(die_the_first_time, [3], (tmp_path,), Machine(retries=1), noun="part")
+    assert list(tasks) == [(3, 3)]
+
+
+@pytest.mark.usefixtures("joined")
+def test_nothing_to_do_is_done_at_once() -> None:
+    assert list(run_tasks(lambda item: item, [], (), Machine(), noun="item")) == []
+
+
+def test_a_cluster_that_was_joined_is_left_and_can_be_joined_again(
+    ray_head: RayHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setenv("RAY_ADDRESS", ray_head.address)
+    for _ in range(2):
+        with cluster():
+            assert ray.is_initialized()
+            with cluster():  # the connection is the outer one's
+                assert ray.is_initialized()
+            assert ray.is_initialized()
+        assert not ray.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cpus_per_task": 0}, "machine: cpus_per_task is 0; expected at least 1"),
+        ({"tasks_in_flight": 0}, "machine: tasks_in_flight is 0; expected at least 1"),
+        ({"retries": -1}, "machine: retries is -1; expected at least 0"),
+    ],
+)
+def test_an_impossible_machine_is_refused(changes: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Machine(**changes)
