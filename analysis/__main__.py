@@ -11,9 +11,7 @@ COMMANDS = {
     "represent": Command(
         function="analysis.representations:represent", sentence="store the layers of a metanetwork, graph by graph"
     ),
-    "cka": Command(
-        function="analysis.compare:cka", sentence="compare all layers of all pairs of networks: a Ray job"
-    ),
+    "cka": Command(function="analysis.compare:cka", sentence="compare all layers of all pairs of networks: a Ray job"),
     "report": Command(function="analysis.report:report", sentence="draw figures and a page from the saved tables"),
 }
 

@@ -118,6 +118,10 @@ class CkaTable:
         )
         return PairCells(a=networks[a], b=networks[b], value=value, low=low, high=high, z=z, reason=reason)
 
+    def both(self, a: str, b: str) -> tuple[PairCells, PairCells]:
+        """The cells of two networks by the debiased and by the biased estimator."""
+        return self.pair(a, b, "debiased"), self.pair(a, b, "biased")
+
 
 def write_cka_table(path: Path, pairs: Sequence[pa.Table], description: Mapping[str, Any]) -> None:
     """One file of all pairs; it appears whole or not at all."""
@@ -154,5 +158,7 @@ def read_cka_table(path: Path) -> CkaTable:
             f"with {MAKE}"
         )
     if cells.schema.remove_metadata() != CELL_COLUMNS:
-        raise ValueError(f"{path}: columns are {', '.join(cells.column_names)}; expected {', '.join(CELL_COLUMNS.names)}")
+        raise ValueError(
+            f"{path}: columns are {', '.join(cells.column_names)}; expected {', '.join(CELL_COLUMNS.names)}"
+        )
     return CkaTable(path=path, cells=cells, description=document)

@@ -249,10 +249,8 @@ def pair_cells(a: Network, b: Network, samples: SharedSamples, blocks: Sequence[
 def summary(table: CkaTable) -> list[str]:
     """What is in a table, in a few lines of 80 columns."""
     networks, cells = table.networks, table.cells
-    lines = [
-        f"CKA of {len(networks)} networks on {cells['n'][0]} samples of {cells['n_units'][0]} units: "
-        f"{cells.num_rows:,} rows",
-    ]
+    n, n_units = cells["n"][0].as_py(), cells["n_units"][0].as_py()
+    lines = [f"CKA of {len(networks)} networks on {n:,} samples of {n_units:,} units: {cells.num_rows:,} rows"]
     for place, a in enumerate(networks):
         for b in networks[place + 1 :]:
             pair = table.pair(a.name, b.name, "debiased")

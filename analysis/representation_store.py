@@ -265,7 +265,9 @@ def find_representations(paths: Iterable[Path]) -> list[Representation]:
     """
     found: list[Representation] = []
     for path in paths:
-        inside = [path] if (path / DOCUMENT).is_file() else sorted(file.parent for file in path.glob(f"[!.]*/{DOCUMENT}"))
+        inside = (
+            [path] if (path / DOCUMENT).is_file() else sorted(file.parent for file in path.glob(f"[!.]*/{DOCUMENT}"))
+        )
         if not inside:
             raise ValueError(f"{path}: neither a representation nor a folder of some; make one with {MAKE}")
         found += [open_representation(folder) for folder in inside]

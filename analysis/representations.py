@@ -7,7 +7,7 @@ Reads   a checkpoint (training.tasks) and a dataset of graphs (pipeline.graph_st
 Writes  one representation (analysis.representation_store): a sample is a graph, its unit the run it belongs to
 
 A layer is read as the network's own ``representations`` reads it; beside them lies the raw input, ``input``: the values
-of the graph, where all graphs have the same template and a place in the vector therefore means the same in each.
+of the graph, where those of all graphs are laid out alike, so that a place in the vector means the same in each.
 """
 
 import hashlib
@@ -94,7 +94,7 @@ def represent(
     num_units = len(table["unit"].unique())
     print(f"wrote {out}: {len(stored.layers)} layers of {stored.network} for {len(rows)} graphs of {num_units} runs")
     if INPUT not in first:
-        print("The raw input is left out: graphs of several templates have no common order of values.")
+        print("The raw input is left out: the graphs have different tensors, and no common order of values.")
 
 
 def rows_of_epochs(dataset: GraphDataset, epochs: list[int] | None) -> Int64[np.ndarray, " n"]:
@@ -146,7 +146,8 @@ def layer_batches(
 ) -> Iterator[dict[str, Float32[np.ndarray, "b _"]]]:
     """Every layer for one batch of graphs after the other, in the order of ``rows``, with a progress bar."""
     size = dataset.table["length"].to_numpy().astype(np.int64)
-    one_template = len(dataset.table["template"].take(rows).unique()) == 1
+    templates = dataset.table["template"].take(rows).unique().to_pylist()
+    laid_out_alike = len({dataset.templates[digest].tensors for digest in templates}) == 1
     settings = PlanSettings(values_per_micro_batch=values_per_batch, micro_batches_per_step=1)
     network = network.to(device)
     with progress_bar("representing", "graphs", len(rows)) as bar:
@@ -154,7 +155,7 @@ def layer_batches(
             graphs = [dataset[row] for row in micro_batch.rows.tolist()]
             with torch.inference_mode():
                 layers = network.representations(batch_graphs(graphs).to(device))
-            batch = {INPUT: np.stack([graph.values for graph in graphs])} if one_template else {}
+            batch = {INPUT: np.stack([graph.values for graph in graphs])} if laid_out_alike else {}
             batch |= {name: features.float().cpu().numpy() for name, features in layers.items()}
             bar.update(len(graphs))
             yield batch

@@ -3,8 +3,8 @@
 Reads   the sample ids of representations      (analysis.representation_store)
 Writes  `SharedSamples`
 
-Position means nothing: two networks may store the same samples in any order. Blocks are what the jackknife leaves out; a
-unit (a run, with all its checkpoints) is never split between two.
+Position means nothing: two networks may store the same samples in any order. Blocks are what the jackknife leaves out;
+a unit (a run, with all its checkpoints) is never split between two.
 """
 
 import hashlib

@@ -67,6 +67,7 @@ def graphs(
         print(f"Nothing to do: {out} is finished.")
     else:
         with one_writer(out):
+            check_folder(out, description)  # again: before the lock was ours, another process may have begun
             if not (out / MANIFEST).exists():
                 begin(out, description)
                 rows = read_zoos(zoos)

@@ -3,8 +3,8 @@
 Reads   the arguments of ``python -m PACKAGE``, and YAML files given by ``--config``
 Writes  help and errors to the terminal
 
-Only the module of the command asked for is imported, so that the list of commands answers at once. A wrong setting is one line and
-exit code 2; bad input that a command finds while it runs is one line and exit code 1.
+Only the module of the command asked for is imported, so that the list of commands answers at once. A wrong setting is
+one line and exit code 2; bad input that a command finds while it runs is one line and exit code 1.
 """
 
 import sys
@@ -125,7 +125,8 @@ def wrong_setting(program: str, error: Exception) -> SystemExit:
 
 
 def _flags_for_positional(positional: Sequence[str], arguments: Sequence[str]) -> list[str]:
-    """Leading arguments that are no flags, with the flag of their place before them: jsonargparse gives required parameters flags."""
+    """Leading arguments that are no flags, with the flag of their place before them: jsonargparse gives required
+    parameters flags."""
     given: list[str] = []
     for place, argument in enumerate(arguments):
         if argument.startswith("-") or place >= len(positional):

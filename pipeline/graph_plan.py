@@ -114,7 +114,7 @@ def plan_dataset(rows: ZooRows, templates: Mapping[str, GraphTemplate], spec: Da
         needed = table["template"][start:end].unique().to_pylist()
         plan = PartPlan(
             index=len(parts),
-            table=table[start:end],
+            table=table.take(np.arange(start, end)),  # a slice would take the whole table along to its task
             documents={digest: documents.pop(digest) for digest in needed if digest in documents},
             chunk=ordered["chunk"].to_numpy()[start:end],
             chunk_offset=ordered["offset"].to_numpy()[start:end],

@@ -22,7 +22,7 @@ from pipeline.parameter_graph import GraphTemplate
 from pipeline.progress import progress_bar
 from pipeline.symmetry import check
 from pipeline.tracing import trace
-from pipeline.zoo_store import Zoo, finished_chunks, open_zoo, read_chunk
+from pipeline.zoo_store import Zoo, damaged, finished_chunks, open_zoo, read_chunk
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,8 +66,11 @@ def finished_zoos(paths: Sequence[Path]) -> list[Zoo]:
 
 def zoo_digest(zoo: Zoo) -> str:
     """Of all that was trained, without reading it: SHA-256 of the joined SHA-256s of all done.json."""
-    digests = [sha256((zoo.chunk_path(index) / "done.json").read_bytes()) for index in finished_chunks(zoo)]
-    return sha256("".join(digests).encode())
+    paths = [zoo.chunk_path(index) / "done.json" for index in finished_chunks(zoo)]
+    for path in paths:
+        if not path.is_file():
+            raise damaged(path, "is missing")
+    return sha256("".join(sha256(path.read_bytes()) for path in paths).encode())
 
 
 def read_zoos(zoos: Sequence[Zoo]) -> ZooRows:
@@ -84,9 +87,8 @@ def read_zoos(zoos: Sequence[Zoo]) -> ZooRows:
                 data = read_chunk(zoo, index)
                 half_a, half_b = half_accuracies(data.correct, zoo.spec.images.num_test)
                 columns = {name: data.rows[name] for name in data.rows.column_names}
-                place = np.full(data.rows.num_rows, len(chunks))
-                halves = {"test_accuracy_half_a": half_a, "test_accuracy_half_b": half_b}
-                tables.append(pa.table({**columns, **halves, "chunk": place}))
+                columns |= {"test_accuracy_half_a": half_a, "test_accuracy_half_b": half_b}
+                tables.append(pa.table(columns | {"chunk": np.full(data.rows.num_rows, len(chunks))}))
                 chunks.append(zoo.chunk_path(index).resolve() / "values.npy")
                 bar.update()
     everything = pa.concat_tables(tables, promote_options="default")

@@ -1,4 +1,5 @@
-"""Small networks that several test files trace; sizes are distinct primes where an axis could be mistaken for another."""
+"""Small networks that several test files trace; sizes are distinct primes where an axis could be mistaken for
+another."""
 
 from functools import cache
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import pickle
 import shutil
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from pipeline import build_graphs, graph_sources
 from pipeline.architectures import Architecture
 from pipeline.build_graphs import UNFINISHED, graphs
 from pipeline.dataset_manifest import MANIFEST
-from pipeline.graph_plan import DatasetSpec, SplitRule
+from pipeline.graph_plan import DatasetSpec, SplitRule, plan_dataset
 from pipeline.graph_sources import (
     ZooRows,
     check_round_trip,
@@ -219,6 +220,36 @@ def test_a_dataset_has_one_writer(zoo: Path, undisturbed: Path, tmp_path: Path) 
     assert content(out) == content(undisturbed)
 
 
+def test_a_dataset_that_another_process_made_meanwhile_is_not_touched(
+    zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was not there when the folder was checked, and is there when the lock is free."""
+    out, one_writer = tmp_path / "graphs.zarr", build_graphs.one_writer
+
+    @contextmanager
+    def late(folder: Path) -> Iterator[None]:
+        monkeypatch.setattr(build_graphs, "one_writer", one_writer)
+        graphs(zoo, folder, DatasetSpec(seed=1))
+        with one_writer(folder):
+            yield
+
+    monkeypatch.setattr(build_graphs, "one_writer", late)
+    with pytest.raises(ValueError, match=r"it differs in seed \(1 there, 0 asked for\)"):
+        graphs(zoo, out)
+    assert open_graphs(out).made_of["seed"] == 1
+
+
+def test_what_a_task_takes_along_grows_with_its_part_and_not_with_the_dataset(zoo: Path, undisturbed: Path) -> None:
+    """Sixteen times the rows make sixteen times the parts, and each is no larger than before."""
+    rows = graph_sources.read_zoos([open_zoo(zoo)])
+    many = ZooRows(table=pa.concat_tables([rows.table] * 16), chunks=rows.chunks, num_diverged=0)
+    template = open_graphs(undisturbed)[0].template
+    templates = dict.fromkeys(rows.table["architecture"].to_pylist(), template)
+    few_parts, many_parts = (plan_dataset(some, templates, SMALL_PARTS).parts for some in (rows, many))
+    assert len(many_parts) > 10 * len(few_parts)
+    assert len(pickle.dumps(many_parts[-2])) < 1.2 * len(pickle.dumps(few_parts[-2]))
+
+
 def test_every_row_of_the_zoo_is_in_the_table_with_its_columns(zoo: Path, undisturbed: Path) -> None:
     store = open_zoo(zoo)
     expected = {
@@ -352,6 +383,13 @@ def test_a_zoo_in_which_every_network_diverged_is_an_error(tmp_path: Path) -> No
     ):
         graphs(tmp_path / "zoo", tmp_path / "graphs.zarr")
     assert not (tmp_path / "graphs.zarr" / MANIFEST).exists()
+
+
+def test_a_chunk_without_its_digests_is_an_error(zoo: Path, tmp_path: Path) -> None:
+    damaged = shutil.copytree(zoo, tmp_path / "zoo")
+    (damaged / "chunks" / "00001" / "done.json").unlink()
+    with pytest.raises(ValueError, match=r"chunks/00001/done\.json is missing"):
+        graphs(damaged, tmp_path / "graphs.zarr")
 
 
 @pytest.mark.parametrize("file", ["values.npy", "rows.parquet", "correct.npy"])

@@ -22,7 +22,7 @@ class Size:
             raise ValueError(f"width is {self.width}; expected at least 1")
 
 
-def draw(path: Path, times: int, size: Size = Size()) -> None:  # noqa: B008  # frozen
+def draw(path: Path, times: int, size: Size = Size()) -> None:  # frozen
     """Draw something.
 
     Args:
@@ -44,7 +44,7 @@ def test_a_command_is_called_with_records_built_from_flags_and_file(tmp_path: Pa
     (tmp_path / "settings.yaml").write_text("times: 5\nsize: {width: 7}\n")
     CALLS.clear()
     read("draw", "here", "--config", str(tmp_path / "settings.yaml"), "--times", "11")()
-    assert CALLS == [(Path("here"), 11, Size(width=7))]
+    assert [(Path("here"), 11, Size(width=7))] == CALLS
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,8 @@ def test_a_micro_batch_keeps_to_its_size_unless_one_graph_is_larger(table, setti
 
 @given(tables(), SETTINGS)
 def test_only_the_parts_of_one_window_are_in_memory_together(table, settings: PlanSettings) -> None:
-    """Going through the epoch, the parts met fall into consecutive runs of at most ``parts_per_window`` that never return."""
+    """Going through the epoch, the parts met fall into consecutive runs of at most ``parts_per_window`` that never
+    return."""
     part, size, rows = table
     order = part[rows_of(plan_training(part, size, rows, settings, seed=3, epoch=0))].tolist()
     parts = list(dict.fromkeys(order))

@@ -1,5 +1,7 @@
 """The metanetwork against its definition, edge by edge, and against the symmetries of what it reads."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -11,15 +13,15 @@ from pipeline.parameter_graph import ParameterGraph
 from pipeline.symmetry import permute_values, sample_automorphism
 from training.gmn import GraphMetanetwork, GraphMetanetworkSettings
 from training.graph_batch import batch_graphs
-from training.graph_layout import layout_of
-from training.message_passing import MetanetworkLayer
+from training.graph_layout import Encoding, layout_of
+from training.message_passing import Aggregation, MetanetworkLayer
 
-ENCODINGS = ("taps", "bundles")
+ENCODINGS: tuple[Encoding, ...] = ("taps", "bundles")
 ROUNDING = 1e-12
 """Of float64 sums in another order, on outputs of order one."""
 
 
-def network(encoding: str = "bundles", aggregation: str = "root", seed: int = 0) -> GraphMetanetwork:
+def network(encoding: Encoding = "bundles", aggregation: Aggregation = "root", seed: int = 0) -> GraphMetanetwork:
     torch.manual_seed(seed)
     settings = GraphMetanetworkSettings(width=7, depth=2, aggregation=aggregation, encoding=encoding)
     return GraphMetanetwork(settings, num_outputs=3).double()
@@ -32,7 +34,7 @@ def graphs(seed: int = 0) -> list[ParameterGraph]:
 
 
 def layer_by_the_definition(
-    layer: MetanetworkLayer, graph: ParameterGraph, encoding: str, nodes: Tensor, edges: list[Tensor]
+    layer: MetanetworkLayer, graph: ParameterGraph, encoding: Encoding, nodes: Tensor, edges: list[Tensor]
 ):
     """One layer on one graph with a Python loop over edges and concatenated inputs; the slow and obvious version."""
     layout = layout_of(graph.template, encoding, torch.device("cpu"), torch.float64)
@@ -59,15 +61,17 @@ def layer_by_the_definition(
 @pytest.mark.parametrize("aggregation", ["sum", "mean", "root"])
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("name", FACTORIES)
-def test_a_layer_equals_its_definition_edge_by_edge(name: str, encoding: str, aggregation: str) -> None:
+def test_a_layer_equals_its_definition_edge_by_edge(name: str, encoding: Encoding, aggregation: Aggregation) -> None:
     model = network(encoding, aggregation)
+    layer = model.layers[0]
+    assert isinstance(layer, MetanetworkLayer)
     graph = template_of(name).graph(FACTORIES[name]())
     [group] = batch_graphs([graph]).groups
     features = list(model.layer_features(group))
     (nodes, edges), (new_nodes, new_edges) = features[0], features[1]
     with torch.no_grad():
         expected_nodes, expected_edges = layer_by_the_definition(
-            model.layers[0], graph, encoding, nodes[0], [e[0] for e in edges]
+            layer, graph, encoding, nodes[0], [e[0] for e in edges]
         )
     assert (new_nodes[0] - expected_nodes).abs().max() < ROUNDING
     for found, expected in zip(new_edges, expected_edges, strict=True):
@@ -75,7 +79,7 @@ def test_a_layer_equals_its_definition_edge_by_edge(name: str, encoding: str, ag
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_a_batch_equals_its_graphs_one_by_one(encoding: str) -> None:
+def test_a_batch_equals_its_graphs_one_by_one(encoding: Encoding) -> None:
     model = network(encoding)
     together = model(batch_graphs(graphs()))
     alone = torch.cat([model(batch_graphs([graph])) for graph in graphs()])
@@ -83,19 +87,20 @@ def test_a_batch_equals_its_graphs_one_by_one(encoding: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_the_gradient_of_a_batch_is_the_sum_over_its_graphs(encoding: str) -> None:
+def test_the_gradient_of_a_batch_is_the_sum_over_its_graphs(encoding: Encoding) -> None:
     together, alone = network(encoding), network(encoding)
     together(batch_graphs(graphs())).square().sum().backward()
     for graph in graphs():
         alone(batch_graphs([graph])).square().sum().backward()
     for (name, left), right in zip(together.named_parameters(), alone.parameters(), strict=True):
-        assert left.grad is not None and right.grad is not None, name
+        assert left.grad is not None, name
+        assert right.grad is not None, name
         assert (left.grad - right.grad).abs().max() < 1e-10, name
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("seed", range(3))
-def test_automorphisms_leave_every_output_unchanged(encoding: str, seed: int) -> None:
+def test_automorphisms_leave_every_output_unchanged(encoding: Encoding, seed: int) -> None:
     model, rng = network(encoding), np.random.default_rng(seed)
     originals = graphs(seed)
     moved = [
@@ -106,8 +111,9 @@ def test_automorphisms_leave_every_output_unchanged(encoding: str, seed: int) ->
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_other_permutations_of_a_tensor_change_the_output(encoding: str) -> None:
-    """Reversing the order of one tensor's values is no relabelling of neurons, for any tensor with two or more of them."""
+def test_other_permutations_of_a_tensor_change_the_output(encoding: Encoding) -> None:
+    """Reversing the order of one tensor's values is no relabelling of neurons, for any tensor with two or more of
+    them."""
     model = network(encoding)
     for graph in graphs()[:2]:
         before = model(batch_graphs([graph]))
@@ -121,7 +127,7 @@ def test_other_permutations_of_a_tensor_change_the_output(encoding: str) -> None
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_exchanging_two_inputs_or_two_outputs_changes_the_output(encoding: str) -> None:
+def test_exchanging_two_inputs_or_two_outputs_changes_the_output(encoding: Encoding) -> None:
     model = network(encoding)
     for graph in graphs()[:2]:
         for nodes in (np.array([0, 1]), graph.template.outputs[:2]):
@@ -136,7 +142,7 @@ def test_an_empty_batch_has_no_outputs() -> None:
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_every_parameter_has_a_gradient(encoding: str) -> None:
+def test_every_parameter_has_a_gradient(encoding: Encoding) -> None:
     model = network(encoding)
     model(batch_graphs(graphs())).square().sum().backward()
     assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in model.parameters())
@@ -154,7 +160,7 @@ def test_representations_are_named_in_order_and_end_in_the_output() -> None:
     assert all(len(features) == batch.num_graphs for features in representations.values())
 
 
-@pytest.mark.parametrize("change", [{"width": 0}, {"depth": 0}])
-def test_a_network_without_width_or_depth_is_refused(change: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="both must be at least 1"):
-        GraphMetanetworkSettings(**change)
+def test_a_network_without_width_or_depth_is_refused() -> None:
+    for make in (partial(GraphMetanetworkSettings, width=0), partial(GraphMetanetworkSettings, depth=0)):
+        with pytest.raises(ValueError, match="both must be at least 1"):
+            make()

@@ -2,8 +2,8 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import FACTORIES, template_of
 
+from networks import FACTORIES, template_of
 from training.graph_batch import batch_graphs, unbatch_graphs
 
 

@@ -36,7 +36,8 @@ def test_split_half_reliability_is_the_spearman_brown_formula() -> None:
 
 
 def test_reliability_is_the_r_squared_of_the_truth_against_noisy_halves() -> None:
-    """With truth t and halves t + e, t + f of equal noise, predicting t itself scores about the reliability of the mean half."""
+    """With truth t and halves t + e, t + f of equal noise, predicting t itself scores about the reliability of the mean
+    half."""
     rng = np.random.default_rng(0)
     truth = rng.normal(size=20_000)
     halves = truth + rng.normal(scale=0.7, size=(2, 20_000))
@@ -44,7 +45,8 @@ def test_reliability_is_the_r_squared_of_the_truth_against_noisy_halves() -> Non
 
 
 def test_the_interval_of_whole_units_is_wider_than_of_their_copies() -> None:
-    """Three copies of every run carry no more information than one; drawing rows instead of runs would pretend they do."""
+    """Three copies of every run carry no more information than one; drawing rows instead of runs would pretend they
+    do."""
     rng = np.random.default_rng(0)
     target = np.repeat(rng.normal(size=31), 3)
     prediction = target + np.repeat(rng.normal(scale=0.5, size=31), 3)

@@ -14,6 +14,7 @@ import pytest
 import torch
 import zarr
 from torch import nn
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from pipeline.dataset_tables import GRAPH_COLUMNS
 from pipeline.graph_store import open_graphs
@@ -66,8 +67,8 @@ def write_dataset(path: Path, values: np.ndarray) -> None:
             fill_value=np.nan,
             filters=None,
             compressors=[
-                zarr.codecs.BloscCodec(typesize=4, cname="lz4", clevel=5, shuffle="bitshuffle"),
-                zarr.codecs.Crc32cCodec(),
+                BloscCodec(typesize=4, cname="lz4", clevel=5, shuffle="bitshuffle"),
+                Crc32cCodec(),
             ],
         )
         array[:] = values[graphs].reshape(-1)

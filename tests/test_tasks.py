@@ -1,4 +1,5 @@
-"""Training a metanetwork through the command line: the same steps however they are cut up, and files that are safe to load."""
+"""Training a metanetwork through the command line: the same steps however they are cut up, and files that are safe to
+load."""
 
 import math
 import os
@@ -12,12 +13,12 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tiny_dataset import NUM_VALUES, in_this_process, write_zoo
-from tiny_zoo import tiny_spec
 
 from pipeline.build_graphs import graphs
 from pipeline.graph_plan import DatasetSpec
 from pipeline.graph_store import open_graphs
+from tiny_dataset import NUM_VALUES, in_this_process, write_zoo
+from tiny_zoo import tiny_spec
 from training.__main__ import read_command
 from training.graph_batch import batch_graphs
 from training.predictions import read_predictions
@@ -145,6 +146,19 @@ def test_a_checkpoint_is_scored_again_to_the_same_numbers(
         assert curve(tmp_path, "val/r_squared")[-1] == pytest.approx(curve(trained, "val/r_squared")[-1], rel=1e-9)
     else:
         assert len(curve(tmp_path, "test/r_squared")) == 1
+
+
+def test_an_earlier_run_is_not_written_over(dataset: Path, trained: Path) -> None:
+    with pytest.raises(ValueError, match="holds the checkpoints of an earlier run; go on with it by --ckpt_path"):
+        read_command(["fit", *arguments(dataset, trained)])()
+
+
+def test_training_goes_on_from_a_checkpoint(dataset: Path, trained: Path, tmp_path: Path) -> None:
+    """Three epochs are done; a fourth is all that is left of four."""
+    checkpoint = trained / "checkpoints" / "last.ckpt"
+    others = (*plan(6, 1), "--trainer.max_epochs=4", f"--ckpt_path={checkpoint}")
+    read_command(["fit", *arguments(dataset, tmp_path, *others)])()
+    assert len(curve(tmp_path, "train/loss")) == 1
 
 
 class Payload:

@@ -5,8 +5,13 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.command_line import Command, choose_command, read_settings, run_command, wrong_setting
+
+if TYPE_CHECKING:
+    from pytorch_lightning.cli import LightningCLI
 
 PURPOSE = "Graph metanetworks: networks that learn from the parameter graphs of others."
 BASELINES = Command(
@@ -75,17 +80,28 @@ def _read_lightning(program: str, command: str, arguments: Sequence[str]) -> Cal
             raise ValueError("needs --ckpt_path, a checkpoint that fit has written")
     except (ArgumentError, ValueError) as error:
         raise wrong_setting(program, error) from error
-    return partial(
-        getattr(cli.trainer, command),
-        cli.model,
-        datamodule=cli.datamodule,
-        ckpt_path=cli.config.ckpt_path,
-        weights_only=True,
-    )
+    return partial(_run_lightning, cli, command)
+
+
+def _run_lightning(cli: "LightningCLI", command: str) -> None:
+    """Call the trainer; nothing in a checkpoint is unpickled.
+
+    Raises:
+        ValueError: fit would write among the checkpoints of another run.
+    """
+    checkpoint, root = cli.config.ckpt_path, Path(cli.trainer.default_root_dir)
+    if command == "fit" and not checkpoint and any((root / "checkpoints").glob("*.ckpt")):
+        raise ValueError(
+            f"{root} holds the checkpoints of an earlier run; go on with it by --ckpt_path "
+            f"{root}/checkpoints/last.ckpt, or choose another --trainer.default_root_dir"
+        )
+    run = getattr(cli.trainer, command)
+    run(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
 
 
 def _silence() -> None:
-    """Keep Lightning's advice that does not apply off the terminal: batches are made in the main process, on purpose."""
+    """Keep Lightning's advice that does not apply off the terminal: batches are made in the main process, on
+    purpose."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message="The dirpath has changed.*")  # scores may go elsewhere than checkpoints

@@ -59,7 +59,8 @@ def baselines(path: str, out: Path, column: str = "test_accuracy", epochs: list[
 
 
 def weight_statistics(graphs: GraphDataset, rows: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, "n features"]:
-    """Mean, standard deviation and five quantiles of every tensor, by tensor name; NaN where a network has no such tensor."""
+    """Mean, standard deviation and five quantiles of every tensor, by tensor name; NaN where a network has no such
+    tensor."""
     columns: dict[str, int] = {}
     found: list[dict[str, list[float]]] = []
     for row in tqdm(rows.tolist(), desc="weight statistics", unit="graph", disable=None):

@@ -21,14 +21,16 @@ from training.graph_layout import (
     GraphLayout,
 )
 
-# b = graphs, G = groups, O = targets a group, I = edges a target, S = slots an edge, F = value features, H = width, R = I or 1
+# b = graphs, G = groups, O = targets a group, I = edges a target, S = slots an edge, F = value features,
+# H = width, R = I or 1
 
 VALUE_FEATURES = 2
 RANK_FREQUENCIES = 8
 
 
 class ChainEncoder(nn.Module):
-    """An ordered chain of operations as a vector: a recurrent network over its steps; the empty chain is the zero state."""
+    """An ordered chain of operations as a vector: a recurrent network over its steps; the empty chain is the zero
+    state."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -61,10 +63,11 @@ class NodeEncoder(nn.Module):
 
 
 class EdgeEncoder(nn.Module):
-    """An edge is the sum over its slots of a linear map of the value's features; the map depends on where the slot acts.
+    """An edge is the sum over its slots of a linear map of the value's features; the map depends on where the slot
+    acts.
 
-    For one 3x3 kernel this is a linear layer on its nine taps, with weights made from tap coordinates, so that kernels and maps of
-    any size share the same parameters.
+    For one 3x3 kernel this is a linear layer on its nine taps, with weights made from tap coordinates, so that kernels
+    and maps of any size share the same parameters.
     """
 
     value_scale: Float[Tensor, " num_edge_kinds"]
@@ -94,22 +97,26 @@ class EdgeEncoder(nn.Module):
         return edges + static_GIH[:, None]
 
     def value_features(self, block: BlockLayout, values: Float[Tensor, "b num_values"]) -> Float[Tensor, "b G O I S F"]:
-        """Values in units of their kind's typical size, compressed two ways; not centred, since zero and sign mean something.
+        """Values in units of their kind's typical size, compressed two ways; not centred, since zero and sign mean
+        something.
 
-        ``asinh`` keeps the order of magnitude of outliers (a nearly diverged network), ``tanh`` the detail of typical values.
+        ``asinh`` keeps the order of magnitude of outliers (a nearly diverged network), ``tanh`` the detail of typical
+        values.
         """
         scaled = values[:, block.value_index] * (block.root_fan_in / self.value_scale[block.kind])
         return torch.stack([torch.asinh(scaled), torch.tanh(scaled)], dim=-1)
 
 
 def rank_features(rank: Int64[Tensor, " num_nodes"], dtype: torch.dtype) -> Float[Tensor, "num_nodes 16"]:
-    """Sines and cosines of a position among inputs or outputs, as in Vaswani et al. 2017; zeros for hidden nodes (rank -1)."""
+    """Sines and cosines of a position among inputs or outputs, as in Vaswani et al. 2017; zeros for hidden nodes (rank
+    -1)."""
     frequency = 1000.0 ** -(torch.arange(RANK_FREQUENCIES, device=rank.device, dtype=dtype) / RANK_FREQUENCIES)
     angle = rank.clamp(min=0).to(dtype)[:, None] * frequency
     return torch.cat([angle.sin(), angle.cos()], dim=1) * (rank >= 0)[:, None]
 
 
 def robust_scale(sizes: Float[Tensor, " n"]) -> float:
-    """The standard deviation a normal distribution of this median absolute value has; 1 where there is nothing to go by."""
+    """The standard deviation a normal distribution of this median absolute value has; 1 where there is nothing to go
+    by."""
     median = float(sizes.abs().nanmedian()) if len(sizes) else 0.0
     return median / 0.6745 if median > 0 else 1.0

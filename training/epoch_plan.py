@@ -3,10 +3,10 @@
 Reads   the sizes of the graphs of a split, part by part
 Writes  an `EpochPlan`, a pure function of (sizes, settings, seed, epoch)
 
-Parts are permuted; windows of several parts are shuffled together, so that reading goes by whole parts and memory stays bounded; the
-sequence is cut into *micro-batches* by size. An optimizer step is ``micro_batches_per_step`` of them; rank r of W takes those whose
-index is r modulo W and accumulates, so that any W that divides the step gives the same steps. The last step is filled up with empty
-micro-batches, which weigh nothing.
+Parts are permuted; windows of several parts are shuffled together, so that reading goes by whole parts and memory stays
+bounded; the sequence is cut into *micro-batches* by size. An optimizer step is ``micro_batches_per_step`` of them; rank
+r of W takes those whose index is r modulo W and accumulates, so that any W that divides the step gives the same steps.
+The last step is filled up with empty micro-batches, which weigh nothing.
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,11 @@
-"""Graph metanetworks: neural networks that read other networks' parameter graphs (Lim et al., ICLR 2024, arXiv:2312.04501).
+"""Graph metanetworks: neural networks that read other networks' parameter graphs (Lim et al., ICLR 2024,
+arXiv:2312.04501).
 
 Reads   a `GraphBatch` (`training.graph_batch`): values of any architectures
 Writes  one vector per graph, unchanged by every automorphism of its template
 
-Plain torch: no Lightning, no Ray, no zarr. Deviations from the published network are listed in `training.message_passing`.
+Plain torch: no Lightning, no Ray, no zarr. Deviations from the published network are listed in
+`training.message_passing`.
 """
 
 from collections.abc import Iterator
@@ -31,7 +33,8 @@ class GraphMetanetworkSettings:
     aggregation: Aggregation = "root"
     """How messages are summed at a node: sum, mean, or root (sum over the square root of the degree)."""
     encoding: Encoding = "bundles"
-    """taps: one edge per value. bundles: parallel edges between two nodes as one; several times faster on convolutions."""
+    """taps: one edge per value. bundles: parallel edges between two nodes as one; several times faster on
+    convolutions."""
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.depth < 1:
@@ -61,7 +64,8 @@ class GraphMetanetwork(nn.Module):
         )
 
     def graph_vectors(self, group: TemplateGroup) -> Float[Tensor, "graphs width"]:
-        """Before the head: the mean over edges, each block counting alike, beside the mean over nodes, each node counting alike."""
+        """Before the head: the mean over edges, each block counting alike, beside the mean over nodes, each node
+        counting alike."""
         nodes, edges = list(self.layer_features(group))[-1]
         return self._read(nodes, edges)
 
@@ -81,8 +85,9 @@ class GraphMetanetwork(nn.Module):
     def representations(self, batch: GraphBatch) -> dict[str, Float[Tensor, "num_graphs features"]]:
         """Every layer's features as one vector per graph, by name, in the order they are computed.
 
-        ``layer0.nodes`` and ``layer0.edges`` are the encoded inputs, ``layer<k>`` the k-th layer, read as the mean over nodes and the
-        mean over edges (each block counting alike); ``graph`` is the read-out before the head, ``output`` the head's.
+        ``layer0.nodes`` and ``layer0.edges`` are the encoded inputs, ``layer<k>`` the k-th layer, read as the mean over
+        nodes and the mean over edges (each block counting alike); ``graph`` is the read-out before the head, ``output``
+        the head's.
         """
         readings: dict[str, list[Tensor]] = {}
         for group in batch.groups:

@@ -94,7 +94,7 @@ class GraphDataModule(pl.LightningDataModule):
         column: str = "test_accuracy",
         epochs: list[int] | None = None,
         split_column: str = "split",
-        plan: PlanSettings = PlanSettings(),  # noqa: B008  # frozen
+        plan: PlanSettings = PlanSettings(),  # frozen
         seed: int = 0,
     ) -> None:
         """Settings only; nothing is opened before `setup`.
@@ -144,7 +144,7 @@ class GraphDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[LabelledBatch]:
         trainer = self._trainer()
-        if trainer.reload_dataloaders_every_n_epochs != 1:
+        if getattr(trainer, "reload_dataloaders_every_n_epochs", 0) != 1:  # Lightning does not declare it
             raise ValueError("trainer.reload_dataloaders_every_n_epochs must be 1: every epoch has a plan of its own")
         return self._loader(self._plan_of("train", trainer.current_epoch))
 

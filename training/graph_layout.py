@@ -3,10 +3,11 @@
 Reads   a `GraphTemplate`
 Writes  a `GraphLayout`, in one of two encodings of the same graph
 
-The edges of a block join every target to every source, so they are a dense array ``[group, target, source]``: messages are broadcast
-sums, not gathers, and aggregation is a sum over an axis, not a scatter. The *tap* encoding has one edge per value. The *bundled*
-encoding joins the parallel edges between two nodes (the taps of a kernel, the positions of a flattened map) into one edge with a
-vector of values, as Kofinas et al. (ICLR 2024, arXiv:2403.12143) do, but keeps the coordinates of every slot.
+The edges of a block join every target to every source, so they are a dense array ``[group, target, source]``: messages
+are broadcast sums, not gathers, and aggregation is a sum over an axis, not a scatter. The *tap* encoding has one edge
+per value. The *bundled* encoding joins the parallel edges between two nodes (the taps of a kernel, the positions of a
+flattened map) into one edge with a vector of values, as Kofinas et al. (ICLR 2024, arXiv:2403.12143) do, but keeps the
+coordinates of every slot.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -20,10 +21,12 @@ from torch import Tensor
 
 from pipeline.parameter_graph import MAX_RANK, Block, EdgeKind, GraphTemplate, Operation, Step, coordinates, right_align
 
-# G = groups, O = targets a group, I = edges a target and group (sources, or sources x taps), S = slots an edge, R = I or 1
+# G = groups, O = targets a group, I = edges a target and group (sources, or sources x taps), S = slots an edge, R = I
+# or 1
 
 SLOT_FEATURES = 2 * MAX_RANK
-"""Tap coordinates relative to the kernel, then coordinates of the position read relative to its map, each from -1 to 1."""
+"""Tap coordinates relative to the kernel, then coordinates of the position read relative to its map, each from -1 to
+1."""
 BLOCK_FEATURES = 5 * MAX_RANK + 2
 """log(1 + .) of kernel size, stride, padding, dilation and map size per axis; log fan-in and log fan-out."""
 STEP_SETTINGS = ("kernel_size", "stride", "padding", "dilation", "output_size")
@@ -90,7 +93,7 @@ def layout_of(template: GraphTemplate, encoding: Encoding, device: torch.device,
     depth = np.stack([template.depth_from_input, template.depth_to_output], axis=1)
     in_degree, out_degree = np.zeros((2, template.num_nodes))
     for block in blocks:
-        G, O, I, _ = block.value_index.shape
+        _, O, I, _ = block.value_index.shape
         np.add.at(in_degree, block.targets.reshape(-1).numpy(), I)
         np.add.at(out_degree, block.sources.reshape(-1).numpy(), O)
     operations, features = _chain_tensors(template)
@@ -134,7 +137,8 @@ def _block_layout(block: Block, template: GraphTemplate, encoding: Encoding) -> 
 
 
 def positions_per_node(block: Block) -> int:
-    """How many positions of each source node the block reads, if every node is read at the same ones and alike; else 1."""
+    """How many positions of each source node the block reads, if every node is read at the same ones and alike; else
+    1."""
     nodes, first = np.unique(block.sources[: block.num_sources], return_index=True)
     P = block.num_sources // len(nodes)
     if P * len(nodes) != block.num_sources or block.num_groups != 1:

@@ -7,10 +7,11 @@ Writes  the same, updated
     e'  = e + D z_e
     v'  = v + MLP(v, P sum_in z_e / c_in, Q sum_out z_e / c_out)
 
-with layer norms before A, B, C and the MLP, and c the degree, its root or one. This is Lim et al. 2024, equations 1 and 2, without
-the global feature, with three deviations: the edge function and the message function share their hidden layer; messages also run
-against the direction, through a map of their own (Q), so that direction is kept; and all is residual. A and B are applied to nodes,
-before anything is spread over edges, and P and Q after aggregation: the same mathematics at a fraction of the cost.
+with layer norms before A, B, C and the MLP, and c the degree, its root or one. This is Lim et al. 2024, equations 1 and
+2, without the global feature, with three deviations: the edge function and the message function share their hidden
+layer; messages also run against the direction, through a map of their own (Q), so that direction is kept; and all is
+residual. A and B are applied to nodes, before anything is spread over edges, and P and Q after aggregation: the same
+mathematics at a fraction of the cost.
 """
 
 from typing import Literal
@@ -28,13 +29,16 @@ from training.graph_layout import BlockLayout, GraphLayout
 Aggregation = Literal["sum", "mean", "root"]
 """``root`` is the sum over the square root of the degree: it keeps the size of a sum of independent messages."""
 
+POWER: dict[Aggregation, float] = {"sum": 0.0, "root": 0.5, "mean": 1.0}
+"""Of the degree that a sum of messages is divided by."""
+
 
 class MetanetworkLayer(nn.Module):
     """Updates every edge and every node once."""
 
     def __init__(self, width: int, aggregation: Aggregation) -> None:
         super().__init__()
-        self.aggregation = aggregation
+        self.aggregation: Aggregation = aggregation
         self.node_norm = nn.LayerNorm(width)
         self.edge_norm = nn.LayerNorm(width)
         self.from_source = nn.Linear(width, width, bias=False)
@@ -68,17 +72,12 @@ class MetanetworkLayer(nn.Module):
         )
 
     def _scaled(self, messages: Float[Tensor, "b N H"], degree: Float[Tensor, " N"]) -> Float[Tensor, "b N H"]:
-        match self.aggregation:
-            case "sum":
-                return messages
-            case "mean":
-                return messages / degree[:, None]
-            case "root":
-                return messages / degree.sqrt()[:, None]
+        return messages * degree[:, None] ** -POWER[self.aggregation]
 
 
 def _take(nodes: Float[Tensor, "b N H"], index: Tensor) -> Tensor:
-    """Features of the nodes ``index [G, K]`` as ``[b, G, K, H]``; ``index_select`` because its gradient is not a slow put."""
+    """Features of the nodes ``index [G, K]`` as ``[b, G, K, H]``; ``index_select`` because its gradient is not a slow
+    put."""
     return nodes.index_select(1, index.reshape(-1)).unflatten(1, index.shape)
 
 

@@ -5,6 +5,7 @@ Writes  numbers, never clamped; NaN where a score is undefined
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -12,7 +13,8 @@ from scipy import stats
 
 
 def r_squared(target: Float64[np.ndarray, " n"], prediction: Float64[np.ndarray, " n"]) -> float:
-    """1 - residual / total sum of squares: at most 1, 0 for predicting the mean, negative below that; NaN for a constant target."""
+    """1 - residual / total sum of squares: at most 1, 0 for predicting the mean, negative below that; NaN for a
+    constant target."""
     total = float(((target - target.mean()) ** 2).sum()) if len(target) else 0.0
     return 1 - float(((target - prediction) ** 2).sum()) / total if total > 0 else float("nan")
 
@@ -21,11 +23,13 @@ def kendall_tau(target: Float64[np.ndarray, " n"], prediction: Float64[np.ndarra
     """Kendall's tau-b, -1 to 1: agreement in order, ties accounted for; NaN if either side is constant."""
     if len(target) < 2 or np.ptp(target) == 0 or np.ptp(prediction) == 0:
         return float("nan")
-    return float(stats.kendalltau(target, prediction).statistic)
+    result: Any = stats.kendalltau(target, prediction)  # scipy declares no public type
+    return float(result.statistic)
 
 
 def split_half_reliability(half_a: Float64[np.ndarray, " n"], half_b: Float64[np.ndarray, " n"]) -> float:
-    """The R² a perfect predictor of true accuracy would reach against accuracy measured on both halves of the test images.
+    """The R² a perfect predictor of true accuracy would reach against accuracy measured on both halves of the test
+    images.
 
     The Spearman-Brown formula 2r / (1 + r) of the correlation r between the two halves; NaN if a half is constant.
     """

@@ -4,7 +4,6 @@ Reads   predictions and the dataset's table         `write_predictions`
 Writes  ``graph_id, run_id, unit, epoch, column, method, target, prediction``, one row per graph
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +36,7 @@ def write_predictions(path: Path, table: pa.Table, column: str, method: str, pre
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".partial")
     pq.write_table(written, aside)
-    os.replace(aside, path)
+    aside.replace(path)
 
 
 def read_predictions(path: Path) -> pa.Table:

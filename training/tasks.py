@@ -1,7 +1,8 @@
 """What metanetworks are trained to do, as Lightning modules.
 
 Reads   `LabelledBatch`es                (training.graph_data)
-Writes  scores to Lightning's loggers, predictions through `WritePredictions`, checkpoints that load with ``weights_only=True``
+Writes  scores to Lightning's loggers, predictions through `WritePredictions`, checkpoints that load with
+``weights_only=True``
 """
 
 import math
@@ -45,7 +46,7 @@ class PredictColumn(pl.LightningModule):
 
     def __init__(
         self,
-        network: GraphMetanetworkSettings = GraphMetanetworkSettings(),  # noqa: B008  # frozen
+        network: GraphMetanetworkSettings = GraphMetanetworkSettings(),  # frozen
         optimizer: OptimizerSettings = OptimizerSettings(),  # frozen
     ) -> None:
         """Settings of the network and of its training; both are kept in checkpoints.
@@ -153,7 +154,8 @@ class PredictColumn(pl.LightningModule):
 
 
 class WritePredictions(pl.Callback):
-    """After ``predict``, one parquet file ``predictions.parquet`` in the trainer's folder: see `training.predictions`."""
+    """After ``predict``, one parquet file ``predictions.parquet`` in the trainer's folder: see
+    `training.predictions`."""
 
     def on_predict_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, PredictColumn)

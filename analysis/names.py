@@ -1,0 +1,29 @@
+"""Names as a reader of tables and pictures wants them.
+
+Reads   names of folders and layers
+Writes  text
+"""
+
+import re
+from collections.abc import Sequence
+
+
+def readable(name: str) -> str:
+    """Without the signs that stand for spaces: ``weight_statistics`` is "weight statistics"."""
+    return name.replace("-", " ").replace("_", " ")
+
+
+def layer_title(layer: str) -> str:
+    """``layer1.nodes`` is "layer 1 nodes"."""
+    return re.sub(r"(?<=[a-z])(?=\d)", " ", readable(layer.replace(".", " ")))
+
+
+def file_name(title: str) -> str:
+    """A title as the name of a file."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", title).strip("-.")
+
+
+def words(items: Sequence[object]) -> str:
+    """``1, 4 and 16``."""
+    texts = [str(item) for item in items]
+    return " and ".join([", ".join(texts[:-1]), texts[-1]]) if len(texts) > 1 else "".join(texts)

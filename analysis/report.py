@@ -1,0 +1,146 @@
+"""Saved tables -> scores, figures and one page that anybody can read: no network is run, none is needed.
+
+    python -m analysis report --cka runs/digits/cka.parquet --predictions runs/digits \\
+        --graphs runs/digits/graphs.zarr --out runs/digits/report
+
+Reads   the table of CKA values (analysis.cka_table), predictions (training.predictions), the dataset's tables
+Writes  OUT/report.html, scores.parquet, scores.csv, figures/*.png; each file whole, replacing older ones
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+from analysis.cka_section import cka_section
+from analysis.cka_table import CkaTable, parquet_of, read_cka_table
+from analysis.names import file_name, layer_title, readable
+from analysis.page import Html, figure, page
+from analysis.scores import (
+    Evaluation,
+    MethodScores,
+    differences,
+    find_predictions,
+    number,
+    read_evaluation,
+    score_methods,
+    scores_table,
+    scores_text,
+)
+from analysis.sections import (
+    DatasetFacts,
+    conclusions_section,
+    configuration_section,
+    data_section,
+    prediction_section,
+    provenance_section,
+)
+from pipeline.whole_files import write_file
+
+MOST_PAIRS = 12
+"""Heat maps of this many pairs of networks, at most."""
+
+
+def report(cka: Path, predictions: Path | list[Path], graphs: Path, out: Path) -> None:
+    """Write scores, figures and a page from saved tables.
+
+    Args:
+        cka: a table made by ``python -m analysis cka``.
+        predictions: files made by ``python -m training predict`` and ``baselines``, or folders in which to look for
+            them (and in the folders in those). ``gmn-seed-0/predictions.parquet`` appears as "gmn seed 0".
+        graphs: the dataset they were made from.
+        out: folder of the report.
+    """
+    table = read_cka_table(cka)
+    facts = read_facts(graphs)
+    paths = find_predictions(predictions if isinstance(predictions, list) else [predictions])
+    evaluation = read_evaluation(paths, facts.table)
+    scores = score_methods(evaluation)
+    heat_maps, scatters = draw_heat_maps(table), draw_scatters(evaluation, scores)
+    html = page(
+        f"Networks that read networks: {', '.join(facts.zoos)}",
+        f"What {len(evaluation.methods)} methods can tell about trained networks from the outside, and how alike the "
+        f"insides of {len(table.networks)} of them are.",
+        [
+            data_section(facts, evaluation),
+            prediction_section(
+                evaluation, scores, differences(evaluation, [row.name for row in scores]), pictures(scatters)
+            ),
+            cka_section(table, pictures(heat_maps)),
+            conclusions_section(facts, evaluation, scores, table),
+            configuration_section(facts),
+            provenance_section(facts, table, paths),
+        ],
+        "Made by python -m analysis report. Every number is in scores.csv, scores.parquet and the table of CKA values.",
+    )
+    saved = scores_table(evaluation, scores)
+    csv = pa.BufferOutputStream()
+    pyarrow.csv.write_csv(saved, csv)
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    write_file(out / "scores.parquet", parquet_of(saved))
+    write_file(out / "scores.csv", csv.getvalue().to_pybytes())
+    for title, content in {**heat_maps, **scatters}.items():
+        write_file(out / "figures" / f"{file_name(title)}.png", content)
+    write_file(out / "report.html", html.encode())
+    print("\n".join(scores_text(evaluation, scores)))
+    print(f"\nwrote {out / 'report.html'} (open it in a browser; it needs no network)")
+    print(f"      {out / 'scores.csv'}, scores.parquet")
+    print(f"      {out / 'figures'}: {len(heat_maps)} heat maps, {len(scatters)} scatters")
+
+
+def read_facts(graphs: Path) -> DatasetFacts:
+    """What the page says of a dataset."""
+    from pipeline.graph_store import open_graphs  # imports torch
+
+    dataset = open_graphs(graphs)
+    return DatasetFacts(
+        table=dataset.table,
+        made_of=dataset.made_of,
+        digest=dataset.files.manifest.digest,
+        num_diverged=dataset.files.manifest.num_diverged,
+    )
+
+
+def draw_heat_maps(table: CkaTable) -> dict[str, bytes]:
+    """Debiased CKA of pairs of networks, by a title: different networks first, then each with itself."""
+    from analysis.figures import heat_map
+
+    networks = table.networks
+    pairs = [(a, b) for place, a in enumerate(networks) for b in networks[place + 1 :]]
+    pairs += [(network, network) for network in networks]
+    drawn = {}
+    for a, b in pairs[:MOST_PAIRS]:
+        cells = table.pair(a.name, b.name, "debiased")
+        rows, columns = [layer_title(layer) for layer in a.layers], [layer_title(layer) for layer in b.layers]
+        title = f"{readable(a.name)} and {readable(b.name) if a is not b else 'itself'}"
+        drawn[title] = heat_map(cells.value, rows, columns, readable(a.name), readable(b.name))
+    return drawn
+
+
+def draw_scatters(evaluation: Evaluation, scores: list[MethodScores]) -> dict[str, bytes]:
+    """Predictions over measurements, by method, the best first; all on the same axes."""
+    from analysis.figures import scatter
+
+    predictions = {method.name: method.prediction for method in evaluation.methods}
+    everything = np.concatenate([evaluation.target, *predictions.values()])
+    low, high = np.percentile(everything[np.isfinite(everything)], [0, 100]).tolist()
+    margin = 0.03 * ((high - low) or 1)
+    epoch = evaluation.rows["epoch"].to_numpy().astype(np.int64)
+    return {
+        row.name: scatter(
+            evaluation.target,
+            predictions[row.name],
+            epoch,
+            (low - margin, high + margin),
+            f"{row.name}   R² {number(row.r_squared.value)}",
+            readable(evaluation.column),
+        )
+        for row in scores
+        if row.name in predictions
+    }
+
+
+def pictures(drawn: dict[str, bytes]) -> list[Html]:
+    """Pictures for the page."""
+    return [figure(content, title) for title, content in drawn.items()]
