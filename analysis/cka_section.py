@@ -42,8 +42,8 @@ def cka_section(cka: CkaTable, pictures: Sequence[Html]) -> Html:
         paragraph(null_text(cells, n, n_units)),
         figures(pictures, "large"),
         paragraph(
-            "Blue is alike, the darker the more; orange is below 0. Layers run from the input at the lower left to the "
-            f"output at the upper right.{undefined_text(cells)}"
+            "Blue is alike, the darker the more; orange is below 0. Layers run from the input at the lower left to "
+            f"the output at the upper right.{undefined_text(cells)}"
         ),
         *(same_layer_table(debiased, biased, n, n_units) for debiased, biased in pairs),
         readings_table(cka),

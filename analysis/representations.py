@@ -147,7 +147,8 @@ def layer_batches(
     """Every layer for one batch of graphs after the other, in the order of ``rows``, with a progress bar."""
     size = dataset.table["length"].to_numpy().astype(np.int64)
     templates = dataset.table["template"].take(rows).unique().to_pylist()
-    laid_out_alike = len({dataset.templates[digest].tensors for digest in templates}) == 1
+    tensors = dataset.templates[templates[0]].tensors
+    laid_out_alike = all(dataset.templates[digest].tensors == tensors for digest in templates)
     settings = PlanSettings(values_per_micro_batch=values_per_batch, micro_batches_per_step=1)
     network = network.to(device)
     with progress_bar("representing", "graphs", len(rows)) as bar:

@@ -1,4 +1,4 @@
-"""What the report says of the data, the predictions, the conclusions and the provenance: its sections but the one on CKA.
+"""What the report says of data, predictions, conclusions and provenance: its sections but the one on CKA.
 
 Reads   records of the dataset, of predictions and of the CKA table
 Writes  sections of a page (analysis.page)
@@ -59,13 +59,13 @@ def data_section(facts: DatasetFacts, evaluation: Evaluation) -> Html:
     blocks = [
         paragraph(
             f"A zoo of small networks was trained: {len(rows['run_id'].unique()):,} runs with different "
-            f"hyperparameters. Each was stored after epoch {epochs_of(rows)}, and every stored state became a parameter "
-            f"graph, with a node per neuron and an edge per weight: {rows.num_rows:,} graphs.{diverged}"
+            f"hyperparameters. Each was stored after epoch {epochs_of(rows)}, and every stored state became a "
+            f"parameter graph, with a node per neuron and an edge per weight: {rows.num_rows:,} graphs.{diverged}"
         ),
         paragraph(
             f"Whole runs were assigned, {assigned}, by a hash of their names. All that follows is about the "
-            f"{evaluation.rows.num_rows:,} graphs of the {evaluation.num_units:,} runs that were predicted; none of them "
-            "is a training run."
+            f"{evaluation.rows.num_rows:,} graphs of the {evaluation.num_units:,} runs that were predicted; none of "
+            "them is a training run."
         ),
     ]
     if facts.is_demonstration:
@@ -92,8 +92,8 @@ def prediction_section(
     ]
     caption = (
         f"Predicting {what} on {n}. R² is 1 for perfect predictions and 0 for always saying the mean; Kendall's τ is 1 "
-        "if any two networks are put in the right order and 0 for chance. Intervals are from 1,000 bootstrap samples of "
-        "whole runs: how much the scores would vary with other runs, not with other seeds."
+        "if any two networks are put in the right order and 0 for chance. Intervals are from 1,000 bootstrap samples "
+        "of whole runs: how much the scores would vary with other runs, not with other seeds."
     )
     blocks = [table(header, rows, caption, "lrrrr", last_apart=has_ceiling)]
     if has_ceiling:
@@ -154,15 +154,12 @@ def conclusions_section(
         may_not.append(f"Nothing fine: {evaluation.num_units:,} held-out runs are few, as the intervals show.")
     if facts.is_demonstration:
         may_not.insert(0, "Nothing beyond this demonstration: digits are for trying things out.")
+    cka_text = (
+        "Where the interval of a CKA value stays clear of 0, the two layers arrange these graphs alike to that degree."
+    )
     return section(
         "What may be concluded",
-        bullets(
-            [
-                best_text,
-                "Where the interval of a CKA value stays clear of 0, the two layers arrange these graphs alike to "
-                "that degree.",
-            ]
-        ),
+        bullets([best_text, cka_text]),
         paragraph("And what may not:"),
         bullets(may_not),
     )
