@@ -43,30 +43,34 @@ bench: .venv/installed
 	done
 
 DEMO := runs/demo
-STEP = @echo; echo "== $(1), after $$(( $$(date +%s) - $(STARTED) )) s"
+SEEDS := 0 1
+TRAINING := --config configs/training/accuracy.yaml --data.path $(DEMO)/graphs.zarr
 
+# Every command goes on where it was stopped, or says that there is nothing to do; so does the demo.
 demo: .venv/installed
 	$(eval STARTED := $(shell date +%s))
-	$(call STEP,zoo: train small CNNs on digits as a Ray job)
+	@echo "== zoo: train small CNNs on digits, a Ray job"
 	@$(RUN) -m pipeline zoo --config configs/zoo/digits.yaml --out $(DEMO)/zoo
-	$(call STEP,graphs: turn every checkpoint into a parameter graph)
+	@echo; echo "== graphs: every checkpoint as a parameter graph, a Ray job"
 	@$(RUN) -m pipeline graphs --zoo $(DEMO)/zoo --out $(DEMO)/graphs.zarr
-	$(call STEP,fit: train two metanetworks to predict test accuracy)
-	@for SEED in 0 1; do \
-	    $(RUN) -m training fit --config configs/training/accuracy.yaml --data.path $(DEMO)/graphs.zarr \
-	        --seed_everything $$SEED --trainer.default_root_dir $(DEMO)/gmn-$$SEED; \
-	    $(RUN) -m training predict --config configs/training/accuracy.yaml --data.path $(DEMO)/graphs.zarr \
-	        --ckpt_path $(DEMO)/gmn-$$SEED/last.ckpt --trainer.default_root_dir $(DEMO)/gmn-$$SEED; \
-	done
-	$(call STEP,baselines: what weight statistics or hyperparameters or training accuracy alone predict)
-	@$(RUN) -m training baselines --graphs $(DEMO)/graphs.zarr --out $(DEMO)/baselines
-	$(call STEP,represent: the layers of both metanetworks on held-out graphs)
-	@for SEED in 0 1; do \
-	    $(RUN) -m analysis represent --checkpoint $(DEMO)/gmn-$$SEED/last.ckpt --graphs $(DEMO)/graphs.zarr \
-	        --out $(DEMO)/representations/gmn-$$SEED; \
-	done
-	$(call STEP,cka: every layer of one against every layer of the other)
-	@$(RUN) -m analysis cka --representations $(DEMO)/representations --out $(DEMO)/cka
-	$(call STEP,report)
-	@$(RUN) -m analysis report --cka $(DEMO)/cka --predictions $(DEMO) --out $(DEMO)/report
-	@echo; echo "make demo took $$(( $$(date +%s) - $(STARTED) )) s; everything is under $(DEMO)/"
+	@echo; echo "== fit, predict, represent: two metanetworks at a time, the bar is of the first"
+	@$(MAKE) --no-print-directory -j2 $(SEEDS:%=$(DEMO)/representations/gmn-seed-%)
+	@echo; echo "== baselines: what simpler views of the same networks predict"
+	@$(RUN) -m training baselines --path $(DEMO)/graphs.zarr --out $(DEMO)/predictions
+	@echo; echo "== cka: every layer of one metanetwork against every layer of the other, a Ray job"
+	@$(RUN) -m analysis cka --representations $(DEMO)/representations --out $(DEMO)/cka.parquet
+	@echo; echo "== report"
+	@$(RUN) -m analysis report --cka $(DEMO)/cka.parquet --predictions $(DEMO)/predictions --graphs $(DEMO)/graphs.zarr \
+	    --out $(DEMO)/report
+	@echo; echo "make demo took $$(( $$(date +%s) - $(STARTED) )) s; everything is in $(DEMO)"
+
+# One thread each: on tensors of this size a second one only waits.
+$(DEMO)/representations/gmn-seed-%: $(DEMO)/graphs.zarr/manifest.json
+	@rm -rf $(DEMO)/training/gmn-seed-$*
+	@OMP_NUM_THREADS=1 $(RUN) -m training fit $(TRAINING) --seed_everything $* \
+	    --trainer.default_root_dir $(DEMO)/training/gmn-seed-$* $(if $(filter-out 0,$*),--trainer.enable_progress_bar false)
+	@OMP_NUM_THREADS=1 $(RUN) -m training predict $(TRAINING) --trainer.enable_progress_bar false \
+	    --ckpt_path $(DEMO)/training/gmn-seed-$*/checkpoints/best.ckpt \
+	    --trainer.default_root_dir $(DEMO)/predictions/gmn-seed-$*
+	@OMP_NUM_THREADS=1 $(RUN) -m analysis represent --graphs $(DEMO)/graphs.zarr --out $@ \
+	    --checkpoint $(DEMO)/training/gmn-seed-$*/checkpoints/best.ckpt

@@ -220,10 +220,7 @@ def check_files(stored: Representation, files: Mapping[str, FileRecord]) -> None
         if stored_file(path) != file:
             raise ValueError(f"{path}: altered or cut short; make the representation again with {MAKE}")
     for layer in stored.layers:
-        features, shape = stored.features(layer.name), (stored.num_samples, layer.width)
-        if features.dtype != np.dtype("<f4") or features.shape != shape:
-            found = f"{features.dtype} of shape {list(features.shape)}"
-            raise ValueError(f"{stored.path / layer.name}.npy: {found}; expected float32 of shape {list(shape)}")
+        check_array(stored.path / f"{layer.name}.npy", (stored.num_samples, layer.width))
     samples = stored.samples()
     if samples.schema.remove_metadata() != SAMPLE_COLUMNS or samples.num_rows != stored.num_samples:
         raise ValueError(
@@ -233,6 +230,17 @@ def check_files(stored: Representation, files: Mapping[str, FileRecord]) -> None
     check_samples(str(stored.path / SAMPLES), samples)
     if sample_digest(samples) != stored.sample_digest:
         raise ValueError(f"{stored.path / DOCUMENT}: sample_digest is not that of {SAMPLES}")
+
+
+def check_array(path: Path, shape: tuple[int, int]) -> None:
+    """Refuse an array of another type or shape."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise ValueError(f"{path}: not an array of numbers ({error})") from error
+    if array.dtype != np.dtype("<f4") or array.shape != shape:
+        found = f"{array.dtype} of shape {list(array.shape)}"
+        raise ValueError(f"{path}: {found}; expected float32 of shape {list(shape)}")
 
 
 def check_samples(where: str, samples: pa.Table) -> None:

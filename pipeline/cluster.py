@@ -96,7 +96,8 @@ def run_tasks(
         noun: what an item is called in an error.
 
     Raises:
-        RuntimeError: a task failed, naming its item.
+        ValueError: a task found bad input, naming the item.
+        RuntimeError: a task failed in another way, naming the item.
     """
     import ray
     from ray.exceptions import RayError
@@ -114,7 +115,8 @@ def run_tasks(
             result = ray.get(finished)
         except RayError as error:
             cause = getattr(error, "cause", None) or error
-            raise RuntimeError(
+            kind = ValueError if isinstance(cause, ValueError) else RuntimeError
+            raise kind(
                 f"{noun} {item} failed: {type(cause).__name__}: {cause}. What is finished is kept; "
                 "when the cause is mended, the same command goes on from there"
             ) from error

@@ -41,6 +41,15 @@ def test_a_task_that_fails_names_its_item_and_those_before_it_are_done() -> None
 
 
 @pytest.mark.usefixtures("joined")
+def test_bad_input_that_a_task_finds_is_still_bad_input() -> None:
+    def refuse(item: int) -> None:
+        raise ValueError("values.npy: not finite")
+
+    with pytest.raises(ValueError, match="part 3 failed: ValueError: values.npy: not finite. What is finished is kept"):
+        list(run_tasks(refuse, [3], (), Machine(), noun="part"))
+
+
+@pytest.mark.usefixtures("joined")
 def test_a_task_whose_process_is_lost_is_tried_again(tmp_path: Path) -> None:
     def die_the_first_time(item: int, folder: Path) -> int:
         try:

@@ -69,7 +69,7 @@ def test_small_cnn_has_63_nodes_and_4970_edges() -> None:
 def test_every_value_is_carried_once_unless_it_is_shared(name: str) -> None:
     _, template = traced(name)
     carried = np.bincount(template.edges.value_index, minlength=template.num_values)
-    assert carried.min() == 1
+    assert carried.min() >= 1
     assert carried.max() == (2 if name in SHARED else 1)
     assert template.num_edges == len(template.edges.kind) == carried.sum()
 

@@ -97,6 +97,11 @@ def _run_lightning(cli: "LightningCLI", command: str) -> None:
         )
     run = getattr(cli.trainer, command)
     run(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+    saved = cli.trainer.checkpoint_callback
+    if command == "fit" and saved is not None and cli.trainer.is_global_zero:
+        best = getattr(saved, "best_model_score", None)
+        score = f", {getattr(saved, 'monitor', '')} {float(best):.3f}" if best is not None else ""
+        print(f"wrote {root}: best checkpoint {getattr(saved, 'best_model_path', '')}{score}")
 
 
 def _silence() -> None:

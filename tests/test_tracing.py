@@ -1,0 +1,529 @@
+"""Tracing gives the right graph or an error, never a wrong graph."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline.symmetry import check
+from pipeline.tracing import trace
+from tiny_networks import TINY, Wired, traced
+
+IMAGE = torch.zeros(1, 2, 7, 11)
+
+
+def convolutional(
+    *,
+    activation: nn.Module | None = None,
+    pool: nn.Module | None = None,
+    swap: bool = False,
+    dropout: float = 0.1,
+    **conv: Any,
+) -> nn.Module:
+    """A convolution of 3x3, an activation, a pool, dropout, and a head that averages whatever is left."""
+    between = [activation or nn.ReLU(), pool or nn.MaxPool2d(2)]
+    return nn.Sequential(
+        nn.Conv2d(2, 3, 3, **{"padding": 1, **conv}),
+        *(between[::-1] if swap else between),
+        nn.Dropout(dropout),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(3, 5),
+    )
+
+
+DIFFERENT: dict[str, Callable[[], nn.Module]] = {
+    "plain": convolutional,
+    "stride": lambda: convolutional(stride=2),
+    "stride of one axis": lambda: convolutional(stride=(1, 2)),
+    "padding": lambda: convolutional(padding=0),
+    "dilation": lambda: convolutional(dilation=2),
+    "tanh": lambda: convolutional(activation=nn.Tanh()),
+    "sigmoid": lambda: convolutional(activation=nn.Sigmoid()),
+    "gelu": lambda: convolutional(activation=nn.GELU()),
+    "gelu by tanh": lambda: convolutional(activation=nn.GELU(approximate="tanh")),
+    "leaky relu": lambda: convolutional(activation=nn.LeakyReLU()),
+    "leakier relu": lambda: convolutional(activation=nn.LeakyReLU(0.1)),
+    "elu": lambda: convolutional(activation=nn.ELU()),
+    "elu of 2": lambda: convolutional(activation=nn.ELU(2.0)),
+    "no activation": lambda: convolutional(activation=nn.Identity()),
+    "average pool": lambda: convolutional(pool=nn.AvgPool2d(2)),
+    "average pool without padding": lambda: convolutional(pool=nn.AvgPool2d(2, padding=1, count_include_pad=False)),
+    "padded average pool": lambda: convolutional(pool=nn.AvgPool2d(2, padding=1)),
+    "pool of 3": lambda: convolutional(pool=nn.MaxPool2d(3)),
+    "overlapping pool": lambda: convolutional(pool=nn.MaxPool2d(2, stride=1)),
+    "padded pool": lambda: convolutional(pool=nn.MaxPool2d(2, padding=1)),
+    "dilated pool": lambda: convolutional(pool=nn.MaxPool2d(2, dilation=2)),
+    "pool rounded up": lambda: convolutional(pool=nn.MaxPool2d(2, ceil_mode=True)),
+    "adaptive pool": lambda: convolutional(pool=nn.AdaptiveAvgPool2d((2, 3))),
+    "another adaptive pool": lambda: convolutional(pool=nn.AdaptiveAvgPool2d((3, 2))),
+    "no pool": lambda: convolutional(pool=nn.Identity()),
+    "pool before activation": lambda: convolutional(swap=True),
+    "twice the same activation": lambda: convolutional(pool=nn.ReLU()),
+}
+
+
+def test_whatever_changes_the_function_changes_the_digest() -> None:
+    digests = {name: trace(build(), IMAGE).digest for name, build in DIFFERENT.items()}
+    assert len(set(digests.values())) == len(DIFFERENT), digests
+
+
+@pytest.mark.parametrize("first", [nn.Conv2d(2, 2, 3), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(3), nn.MaxPool2d(2)])
+def test_another_resolution_is_another_template(first: nn.Module) -> None:
+    """Also where no layer sees the map, only a mean."""
+    module = nn.Sequential(first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 3))
+    assert trace(module, IMAGE).digest != trace(module, torch.zeros(1, 2, 7, 13)).digest
+
+
+def test_another_position_is_another_template() -> None:
+    def reading(row: int) -> nn.Module:
+        return Wired(lambda net, x: net.head(net.conv(x)[:, :, row, 2]), conv=nn.Conv2d(2, 3, 3), head=nn.Linear(3, 5))
+
+    assert trace(reading(0), IMAGE).digest != trace(reading(1), IMAGE).digest
+
+
+def test_weights_dropout_mode_batch_and_gradients_do_not_change_the_digest() -> None:
+    expected = trace(convolutional(), IMAGE).digest
+    assert trace(convolutional().eval(), IMAGE).digest == expected
+    assert trace(convolutional(dropout=0.7).train(), torch.randn(5, 2, 7, 11)).digest == expected
+    assert trace(convolutional().requires_grad_(False), IMAGE.clone().requires_grad_()).digest == expected
+    assert trace(convolutional(activation=nn.ReLU(inplace=True)), IMAGE).digest == expected
+    channels_last = convolutional()
+    for parameter in channels_last.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    assert trace(channels_last, IMAGE).digest == expected
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_module_is_left_as_it_was(training: bool) -> None:
+    module = convolutional().train(training)
+    module[3].eval()  # pyright: ignore[reportIndexIssue]
+    before = copy.deepcopy(module)
+    parameters = list(module.parameters())
+    state = torch.get_rng_state()
+    trace(module, IMAGE)
+    check(module, trace(module, IMAGE), IMAGE)
+    assert [part.training for part in module.modules()] == [part.training for part in before.modules()]
+    assert all(a is b for a, b in zip(module.parameters(), parameters, strict=True))
+    assert all(p.requires_grad and p.grad is None for p in module.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), before.parameters(), strict=True))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_tiny_networks_pass_the_check(name: str) -> None:
+    module, template = traced(name)
+    assert check(module, template, TINY[name].example_input).inert == ()
+
+
+def test_memory_format_is_not_wiring() -> None:
+    """The flatten after a change of memory format reads channels first all the same."""
+    module = Wired(
+        lambda net, x: net.head(net.conv(x).contiguous(memory_format=torch.channels_last).flatten(1)),
+        conv=nn.Conv2d(2, 3, 3),
+        head=nn.Linear(3 * 5 * 9, 5),
+    )
+    template = trace(module, IMAGE)
+    plain = Wired(
+        lambda net, x: net.head(net.conv(x).flatten(1)), conv=nn.Conv2d(2, 3, 3), head=nn.Linear(3 * 5 * 9, 5)
+    )
+    assert template.digest == trace(plain, IMAGE).digest
+    check(module, template, IMAGE)
+
+
+def hidden(wiring: Callable[[Any, Tensor], Any], **layers: nn.Module) -> nn.Module:
+    """A hidden layer of four neurons, wired to layers of its own."""
+    return Wired(wiring, hidden=nn.Linear(3, 4), **layers)
+
+
+def imaged(wiring: Callable[[Any, Tensor], Any], **layers: nn.Module) -> nn.Module:
+    """A convolution that leaves four channels on a 6x10 map, wired to layers of its own."""
+    return Wired(wiring, conv=nn.Conv2d(2, 4, 2), **layers)
+
+
+class Scaled(nn.Module):
+    """A tensor that is no layer's acts on the features."""
+
+    def __init__(self, scale: Tensor, *, persistent: bool = True) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(3, 4)
+        if isinstance(scale, nn.Parameter):
+            self.scale = scale
+        else:
+            self.register_buffer("scale", scale, persistent=persistent)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.hidden(x) * self.scale
+
+
+VECTOR = torch.zeros(1, 3)
+
+REFUSED_ON_VECTORS: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "batch norm": (
+        lambda: nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)),
+        (
+            r"batch_norm_legit_no_training.default in module '1' \(input \(2, 4\), .* has no rule; write one in "
+            "pipeline/trace_operations.py, or keep the operation out of the traced module"
+        ),
+    ),
+    "residual": (
+        lambda: hidden(lambda net, x: net.hidden(x) + net.other(x), other=nn.Linear(3, 4)),
+        (
+            r"aten.add.Tensor in module '\(root\)' \(self \(2, 4\), other \(2, 4\) -> \(2, 4\)\) combines two tensors; "
+            "sums and products of tensors have no rule yet"
+        ),
+    ),
+    "product": (
+        lambda: hidden(lambda net, x: net.hidden(x) * net.other(x), other=nn.Linear(3, 4)),
+        "aten.mul.Tensor .* combines two tensors",
+    ),
+    "learned scale": (lambda: Scaled(nn.Parameter(torch.ones(4))), r"other \(4,\) -> \(2, 4\)\) combines two tensors"),
+    "buffer": (lambda: Scaled(torch.ones(4)), r"aten.mul.Tensor .*other \(4,\).* combines two tensors"),
+    "passing buffer": (lambda: Scaled(torch.ones(4), persistent=False), r"other \(4,\).* combines two tensors"),
+    "constant": (
+        lambda: hidden(lambda net, x: net.hidden(x) * torch.ones(4)),
+        "aten.ones.default .*no tensors .* has no rule",
+    ),
+    "lifted constant": (
+        lambda: hidden(lambda net, x: net.hidden(x)[:, torch.tensor([1, 0])]),
+        r"\(self \(2,\) -> \(2,\)\) computes in torch.int64; keep the whole module in float32",
+    ),
+    "set in place": (
+        lambda: hidden(set_first_to_zero),
+        r"aten.clone.default .*self \(\) -> \(\)\) acts on a parameter or",
+    ),
+    "branch on data": (
+        lambda: hidden(lambda net, x: net.hidden(x) if x.sum() > 0 else -net.hidden(x)),
+        "Wired cannot be traced: torch.export says .*data-dependent control flow has no parameter graph",
+    ),
+    "conditional operator": (
+        lambda: hidden(lambda net, x: torch.cond(x.sum() > 0, torch.relu, torch.tanh, (net.hidden(x),))),
+        "aten.sum.default .* has no rule",
+    ),
+    "half precision inside": (
+        lambda: hidden(lambda net, x: net.hidden(x).half().float()),
+        "aten._assert_tensor_metadata.default .* has no rule",
+    ),
+    "dropout that never stops": (
+        lambda: hidden(lambda net, x: functional.dropout(net.hidden(x))),
+        "aten.native_dropout",
+    ),
+    "multiplied by nothing": (
+        lambda: hidden(lambda net, x: net.hidden(x) * 0),
+        "aten.mul.Tensor .* has the number 0.0; nothing acts through it; remove the operation",
+    ),
+    "divided by nothing": (lambda: hidden(lambda net, x: net.hidden(x) / 0), "aten.div.Tensor .* has the number 0.0"),
+    "infinite": (lambda: hidden(lambda net, x: net.hidden(x) + float("inf")), "aten.add.Tensor .* has the number inf"),
+    "computed weight": (
+        lambda: hidden(lambda net, x: functional.linear(net.hidden(x), net.hidden.weight.T)),
+        r"\(self \(4, 3\) -> \(3, 4\)\) rearranges or joins a parameter or constant; only activations may be",
+    ),
+    "weight used in part": (
+        lambda: hidden(lambda net, x: functional.linear(x, net.hidden.weight[:2])),
+        r"aten.slice.Tensor .*self \(4, 3\).* rearranges or joins a parameter or constant",
+    ),
+    "activation of a weight": (
+        lambda: hidden(lambda net, x: functional.linear(x, net.hidden.weight.tanh())),
+        "aten.tanh.default .* acts on a parameter or constant, not on an activation",
+    ),
+    "weight normalisation": (
+        lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 4))),
+        "aten._weight_norm.default in module '0.parametrizations.weight.0'",
+    ),
+    "activation as weight": (
+        lambda: hidden(lambda net, x: functional.linear(net.hidden(x), net.hidden(x))),
+        "has a computed weight or bias; weights must be float32 tensors of the state dict, used as they are",
+    ),
+    "vector as weight": (
+        lambda: hidden(lambda net, x: functional.linear(net.hidden(x), net.hidden.bias).unsqueeze(1)),
+        "aten.linear.default .* has a weight that is no matrix; give the weight an axis of outputs",
+    ),
+    "two outputs": (
+        lambda: hidden(lambda net, x: (net.hidden(x), net.other(x)), other=nn.Linear(3, 2)),
+        r"the module returns or changes \['linear', 'linear_1'\]; trace understands one returned tensor",
+    ),
+    "dictionary": (lambda: hidden(lambda net, x: {"logits": net.hidden(x)}), "trace understands one returned tensor"),
+    "nothing returned": (
+        lambda: hidden(lambda net, x: None),
+        "trace understands one returned tensor, computed from the",
+    ),
+    "parameter returned": (
+        lambda: hidden(lambda net, x: net.hidden.weight),
+        r"returns or changes \['p_hidden_weight'\]",
+    ),
+    "input returned": (nn.Identity, "the module returns an input, or one feature twice"),
+    "input returned beside features": (
+        lambda: hidden(lambda net, x: torch.cat([net.hidden(x), x], dim=1)),
+        "the module returns an input, or one feature twice; every output must be a feature of its own",
+    ),
+    "feature returned twice": (
+        lambda: hidden(lambda net, x: (lambda h: torch.cat([h, h.relu()], dim=1))(net.hidden(x))),
+        "the module returns an input, or one feature twice",
+    ),
+    "input changed in place": (
+        lambda: hidden(lambda net, x: net.hidden(x.mul_(2))),
+        "the module returns or changes .*, and no tensor changed in place",
+    ),
+    "buffer changed in place": (lambda: Counting(), "aten.add.Tensor .* acts on a parameter or constant, not on an"),
+    "feature never read": (
+        lambda: hidden(lambda net, x: net.head(net.hidden(x)[:, :3]), head=nn.Linear(3, 2)),
+        "module 'hidden' computes a feature that nothing reads, so its weights never act; remove it from the module",
+    ),
+    "unused parameter": (
+        lambda: hidden(lambda net, x: net.hidden(x), other=nn.Linear(3, 2)),
+        r"other.weight \(2, 3\) never acts on the result; remove it from the module",
+    ),
+    "element read twice": (
+        lambda: hidden(
+            lambda net, x: net.head(net.one(net.hidden(x)).expand(-1, 3)), one=nn.Linear(4, 1), head=nn.Linear(3, 2)
+        ),
+        "aten.linear.default in module 'head' .* reads one element twice; a parameter graph needs distinct inputs",
+    ),
+    "input read twice": (
+        lambda: Wired(lambda net, x: net.head(torch.cat([x, x], dim=1)), head=nn.Linear(6, 2)),
+        "reads one element twice",
+    ),
+    "one layer twice on one input": (
+        lambda: hidden(lambda net, x: net.head(torch.cat([net.hidden(x), net.hidden(x)], dim=1)), head=nn.Linear(8, 2)),
+        "reads one element twice",
+    ),
+    "batch merged": (
+        lambda: Wired(lambda net, x: net.head(x.reshape(-1, 1)).reshape(-1, 3), head=nn.Linear(1, 1)),
+        "aten.linear.default in module 'head' .* does not find the examples of the batch one by one on the first axis",
+    ),
+    "batch reversed": (
+        lambda: hidden(lambda net, x: net.head(net.hidden(x).flip(0)), head=nn.Linear(4, 2)),
+        "the examples of",
+    ),
+    "first example": (
+        lambda: hidden(lambda net, x: net.head(net.hidden(x)[:1]), head=nn.Linear(4, 2)),
+        "the examples of",
+    ),
+    "examples joined": (
+        lambda: hidden(lambda net, x: torch.cat([net.hidden(x)[:1], net.hidden(x)[:1]])),
+        "the examples of",
+    ),
+    "transposed": (lambda: Wired(lambda net, x: net.head(x.T), head=nn.Linear(2, 2)), "the examples of the batch"),
+    "no batch returned": (lambda: hidden(lambda net, x: net.hidden(x).flatten()), "the examples of the batch"),
+    "softmax inside": (
+        lambda: hidden(lambda net, x: net.head(net.hidden(x).softmax(1)), head=nn.Linear(4, 2)),
+        "a softmax over the features of module 'hidden' acts inside the network, where it couples nodes",
+    ),
+    "softmax of some outputs": (
+        lambda: hidden(lambda net, x: (lambda h: torch.cat([h.softmax(1)[:, :1], h[:, 1:]], dim=1))(net.hidden(x))),
+        "a softmax over the features of module 'hidden' acts inside the network",
+    ),
+    "softmax over two layers": (
+        lambda: hidden(
+            lambda net, x: torch.cat([net.hidden(x), net.other(x)], dim=1).softmax(1), other=nn.Linear(3, 2)
+        ),
+        "aten.softmax.int .* does not run over exactly the features of one layer, two at least",
+    ),
+    "softmax over one feature": (
+        lambda: nn.Sequential(nn.Linear(3, 1), nn.Softmax(1)),
+        "does not run over exactly the features",
+    ),
+    "softmax over the batch": (
+        lambda: nn.Sequential(nn.Linear(3, 2), nn.Softmax(0)),
+        "does not run over exactly the features",
+    ),
+    "nothing read": (
+        lambda: hidden(lambda net, x: net.hidden(x)[:, :0]),
+        "reads a tensor without elements",
+    ),
+    "float64": (
+        lambda: nn.Linear(3, 2).double(),
+        "weight: found dtype float64; values are float32, so cast the module first",
+    ),
+    "another width": (
+        lambda: nn.Linear(5, 2),
+        r"Linear fails on an input of shape \(2, 3\): mat1 and mat2 shapes cannot",
+    ),
+    "uncopyable": (
+        lambda: Uncopyable(),
+        r"Uncopyable fails on an input of shape \(2, 3\): Only Tensors created explicitly",
+    ),
+}
+
+REFUSED_ON_IMAGES: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "grouped": (
+        lambda: nn.Conv2d(2, 4, 3, groups=2),
+        (
+            r"aten.conv2d.default in module '\(root\)' \(input \(2, 2, 7, 11\), weight \(4, 1, 3, 3\), bias \(4,\) -> "
+            r"\(2, 4, 5, 9\)\) has 2 groups; grouped convolution has no rule yet"
+        ),
+    ),
+    "transposed": (lambda: nn.ConvTranspose2d(2, 4, 3), "aten.conv_transpose2d.input .* has no rule"),
+    "reflected": (
+        lambda: nn.Conv2d(2, 4, 3, padding=1, padding_mode="reflect"),
+        "aten.pad.default .* has no rule",
+    ),
+    "even kernel, same size": (
+        lambda: nn.Conv2d(2, 4, 2, padding="same"),
+        r"pads kernel \(2, 2\) to 'same', more on one side than on the other; use odd kernels or give the padding",
+    ),
+    "taps in the padding": (
+        lambda: imaged(lambda net, x: net.wide(net.conv(x)[:, :, :1, :1]), wide=nn.Conv2d(4, 3, 3, padding=1)),
+        r"has kernel taps that meet nothing but padding on a map \(1, 1\), so that their weights never act; take",
+    ),
+    "too small": (
+        lambda: nn.Conv2d(2, 4, 8),
+        r"Conv2d fails on an input of shape \(2, 2, 7, 11\): Calculated padded input size",
+    ),
+    "cropped": (
+        lambda: imaged(lambda net, x: net.next(net.conv(x)[:, :, 1:]), next=nn.Conv2d(4, 3, 2)),
+        "aten.conv2d.default in module 'next' .* reads a map whose positions were cropped or reordered; select or",
+    ),
+    "upside down": (
+        lambda: imaged(lambda net, x: net.next(net.conv(x).flip(2)), next=nn.Conv2d(4, 3, 2)),
+        "were cropped or",
+    ),
+    "axes exchanged": (
+        lambda: imaged(lambda net, x: net.next(net.conv(x).mT), next=nn.Conv2d(4, 3, 2)),
+        "were cropped or reordered",
+    ),
+    "axes exchanged, square": (
+        lambda: imaged(
+            lambda net, x: net.next(functional.adaptive_avg_pool2d(net.conv(x), 5).transpose(2, 3)),
+            next=nn.Conv2d(4, 3, 2),
+        ),
+        "reads a map whose positions were cropped or reordered",
+    ),
+    "every second row": (
+        lambda: imaged(lambda net, x: net.next(net.conv(x)[:, :, ::2]), next=nn.Conv2d(4, 3, 2)),
+        "cropped or",
+    ),
+    "rows as a line": (
+        lambda: imaged(lambda net, x: net.next(net.conv(x).flatten(2)), next=nn.Conv1d(4, 3, 2)),
+        "cropped or",
+    ),
+    "mean of a line": (
+        lambda: imaged(lambda net, x: net.head(net.conv(x).flatten(2).mean(2)), head=nn.Linear(4, 3)),
+        "cropped",
+    ),
+    "mean over rows": (
+        lambda: imaged(lambda net, x: net.next(net.conv(x).mean(2)), next=nn.Conv1d(4, 3, 2)),
+        r"aten.mean.dim .* averages over axes \[2\]; only the mean over all axes of a \[batch, channels, ...\] map",
+    ),
+    "mean over everything": (
+        lambda: imaged(lambda net, x: net.conv(x).mean((1, 2, 3))),
+        r"averages over axes \[1, 2, 3\]",
+    ),
+    "mean in float64": (
+        lambda: imaged(lambda net, x: net.conv(x).mean((2, 3), dtype=torch.float64)),
+        "computes in torch.float64; keep the whole",
+    ),
+    "positions to channels": (
+        lambda: imaged(lambda net, x: net.next(net.conv(x).reshape(-1, 24, 1, 10)), next=nn.Conv2d(24, 3, 1)),
+        "reads a map whose positions were cropped or reordered",
+    ),
+    "channels to positions": (
+        lambda: imaged(lambda net, x: net.next(net.conv(x).reshape(-1, 2, 12, 10)), next=nn.Conv2d(2, 3, 2)),
+        "reads several nodes as one channel of axis 1; mixing positions or channels before it needs a joint node",
+    ),
+    "pixel shuffle": (
+        lambda: imaged(lambda net, x: net.next(functional.pixel_shuffle(net.conv(x), 2)), next=nn.Conv2d(1, 3, 2)),
+        "aten.pixel_shuffle.default .* has no rule",
+    ),
+    "unflattened": (
+        lambda: nn.Sequential(nn.Flatten(), nn.Linear(154, 12), nn.Unflatten(1, (3, 2, 2)), nn.Conv2d(3, 2, 2)),
+        "aten.conv2d.default in module '3' .* reads several nodes as one channel of axis 1",
+    ),
+    "tokens mixed": (
+        lambda: imaged(lambda net, x: net.mix(net.conv(x)), mix=nn.Linear(10, 3)),
+        "several nodes as one channel",
+    ),
+    "half a map through relu": (
+        lambda: imaged(
+            lambda net, x: (lambda h: net.next(torch.cat([h[:, :, :3].relu(), h[:, :, 3:]], dim=2)))(net.conv(x)),
+            next=nn.Conv2d(4, 3, 2),
+        ),
+        "reads a channel whose positions have passed different operations; apply the same operations to a whole map",
+    ),
+    "one position pooled": (
+        lambda: imaged(
+            lambda net, x: net.next(functional.max_pool2d(net.conv(x)[:, :, :1, :1], 1)), next=nn.Conv2d(4, 3, 1)
+        ),
+        "aten.max_pool2d.default .* pools a map cropped to one position; pool before you select",
+    ),
+    "one position returned": (
+        lambda: imaged(lambda net, x: net.conv(x)[:, :, 2, 3]),
+        "the module returns single positions of a map, which no output can say; return the whole map",
+    ),
+    "flattened and returned": (
+        lambda: imaged(lambda net, x: net.conv(x).flatten(1)),
+        "the module returns an input, or one feature",
+    ),
+    "channels as a batch": (
+        lambda: nn.Sequential(nn.Flatten(), nn.Linear(154, 4), nn.MaxPool1d(2)),
+        r"does not get \[batch, channels\]",
+    ),
+    "divided by its own number": (
+        lambda: imaged(lambda net, x: functional.avg_pool2d(net.conv(x), 2, divisor_override=3)),
+        "aten.avg_pool2d.default .* divides by a number of its own; leave divisor_override unset",
+    ),
+    "a map with one position spread": (
+        lambda: imaged(
+            lambda net, x: net.next(net.conv(x).mean((2, 3), keepdim=True).expand(-1, -1, 3, 3)),
+            next=nn.Conv2d(4, 3, 2),
+        ),
+        "reads a map whose positions were cropped or reordered",
+    ),
+}
+
+
+def set_first_to_zero(net: Any, x: Tensor) -> Tensor:
+    features = net.hidden(x)
+    features[:, 0] = 0
+    return features
+
+
+class Counting(nn.Linear):
+    """Counts how often it runs."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 2)
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.count += 1
+        return super().forward(x)
+
+
+class Uncopyable(nn.Linear):
+    """Holds a tensor that is part of a computation."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 2)
+        self.norm = self.weight.norm()
+
+
+@pytest.mark.parametrize("name", REFUSED_ON_VECTORS)
+def test_a_network_of_vectors_that_has_no_exact_graph_is_refused(name: str) -> None:
+    build, text = REFUSED_ON_VECTORS[name]
+    with pytest.raises(ValueError, match=text):
+        trace(build(), VECTOR)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+@pytest.mark.parametrize("name", REFUSED_ON_IMAGES)
+def test_a_network_of_images_that_has_no_exact_graph_is_refused(name: str) -> None:
+    build, text = REFUSED_ON_IMAGES[name]
+    with pytest.raises(ValueError, match=text):
+        trace(build(), IMAGE)
+
+
+@pytest.mark.parametrize("example", [torch.zeros(3), torch.zeros(0, 3), torch.zeros(())])
+def test_an_example_without_batch_and_channels_is_refused(example: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"example_input has shape \(.*\); expected \[batch, channels, ...\]"):
+        trace(nn.Linear(3, 2), example)
+
+
+def test_a_map_of_four_axes_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"a map has extents \(2, 3, 2, 3\); at most 3 axes beside batch and channels"):
+        trace(nn.Flatten(), torch.zeros(1, 2, 2, 3, 2, 3))
