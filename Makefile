@@ -37,9 +37,7 @@ check: .venv/installed
 bench: .venv/installed
 	@for program in benchmarks/*.py; do \
 	    echo "$$program"; \
-	    started=$$SECONDS; \
-	    $(RUN) "$$program"; \
-	    echo "$$program took $$((SECONDS - started)) s"; \
+	    $(RUN) -W ignore -m benchmarks.$$(basename "$$program" .py); \
 	done
 
 DEMO := runs/demo

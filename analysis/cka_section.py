@@ -11,16 +11,16 @@ import numpy as np
 import pyarrow as pa
 
 from analysis.cka_table import CkaTable, PairCells
-from analysis.names import layer_title, readable, words
+from analysis.names import by_kind, layer_title, readable, words
 from analysis.page import Html, details, figures, paragraph, section, table
-from analysis.scores import number
+from analysis.scores import Score, interval, number
 
 MOST_CELLS = 1500
 """Cells the page lists; of more it says where they are."""
 
 
 def cka_section(cka: CkaTable, pictures: Sequence[Html]) -> Html:
-    """All that the page says about the table."""
+    """All that the page says about the table; the first picture is shown large."""
     networks, cells = cka.networks, cka.cells
     n, n_units = cells["n"][0].as_py(), cells["n_units"][0].as_py()
     pairs = [cka.both(a.name, b.name) for a, b in combinations(networks, 2)]
@@ -40,10 +40,11 @@ def cka_section(cka: CkaTable, pictures: Sequence[Html]) -> Html:
             "estimator, which many papers report, gives more; the tables below have both."
         ),
         paragraph(null_text(cells, n, n_units)),
-        figures(pictures, "large"),
+        figures(pictures[:1], "large"),
+        *([figures(pictures[1:], "medium")] if pictures[1:] else []),
         paragraph(
             "Blue is alike, the darker the more; orange is below 0. Layers run from the input at the lower left to "
-            f"the output at the upper right.{undefined_text(cells)}"
+            f"the output at the upper right, those read alike side by side.{undefined_text(cells)}"
         ),
         *(same_layer_table(debiased, biased, n, n_units) for debiased, biased in pairs),
         readings_table(cka),
@@ -60,9 +61,9 @@ def null_text(cells: pa.Table, n: int, n_units: int) -> str:
             f"deviation of {number(sd)} about 0."
         )
     return (
-        f"The {n:,} graphs are of {n_units:,} runs. States of one run resemble each other, which lifts values somewhat, "
-        "debiased ones too, and leaves open how far from 0 unrelated layers would lie. For a clean reference, compare "
-        "the networks on a single epoch (represent --epochs)."
+        f"The {n:,} graphs are of {n_units:,} runs. States of one run resemble each other, which lifts values "
+        "somewhat, debiased ones too, and leaves open how far from 0 unrelated layers would lie. For a clean reference, "
+        "represent the networks on graphs of a single epoch."
     )
 
 
@@ -74,26 +75,28 @@ def undefined_text(cells: pa.Table) -> str:
 
 def same_layer_table(debiased: PairCells, biased: PairCells, n: int, n_units: int) -> Html:
     """One row per layer that both networks have."""
+    independent = n == n_units
     rows = []
-    for row, layer in enumerate(debiased.a.layers):
+    for row in by_kind(debiased.a.layers):
+        layer = debiased.a.layers[row]
         if layer in debiased.b.layers:
             column = debiased.b.layers.index(layer)
-            z = float(debiased.z[row, column])
-            texts = [layer_title(layer), *cell_texts(debiased, row, column), "" if np.isnan(z) else f"{z:.0f}"]
-            rows.append([*texts, number(float(biased.value[row, column]))])
+            z = [f"{debiased.z[row, column]:.0f}".replace("nan", "")] if independent else []
+            value = number(float(biased.value[row, column]))
+            rows.append([layer_title(layer), *cell_texts(debiased, row, column), *z, value])
+    header = ["Layer", "Debiased", "95 % interval", *(["z"] if independent else []), "Biased"]
     caption = (
         f"The same layer in {readable(debiased.a.name)} and in {readable(debiased.b.name)}, on {n:,} graphs of "
         f"{n_units:,} runs. Intervals are from a jackknife that leaves out blocks of whole runs"
-        + ("; z is the value in standard deviations of unrelated layers." if n == n_units else ".")
+        + ("; z is the value in standard deviations of unrelated layers." if independent else ".")
     )
-    return table(["Layer", "Debiased", "95 % interval", "z", "Biased"], rows, caption, "lrrrr")
+    return table(header, rows, caption, "l" + "r" * (len(header) - 1))
 
 
 def cell_texts(cells: PairCells, row: int, column: int) -> list[str]:
     """Value, or why there is none, and interval."""
     value, low, high = (float(ends[row, column]) for ends in (cells.value, cells.low, cells.high))
-    interval = "" if np.isnan(low) else f"{number(low)} to {number(high)}"
-    return [str(cells.reason[row, column]) or number(value), interval]
+    return [str(cells.reason[row, column]) or number(value), interval(Score(value=value, low=low, high=high))]
 
 
 def cell_rows(debiased: PairCells, biased: PairCells) -> list[list[str]]:

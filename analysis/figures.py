@@ -34,23 +34,30 @@ SIGNED = LinearSegmentedColormap.from_list(
 ORDERED = ("#f4a259", "#2f79b5", "#08306b", "#5c8001", "#7b8794")
 """Of groups in their order, as far as they go."""
 DOTS_PER_INCH = 200
-MOST_ANNOTATED = 20
-"""Layers along a side up to which every cell carries its number."""
+LARGE, SMALL = 0.44, 0.2
+"""Inches along a cell of a heat map; in large ones every cell carries its number."""
+LARGEST = 9.0
+"""Inches along all cells; with more layers than fit, cells shrink."""
 
 
 def heat_map(
-    values: Float64[np.ndarray, "La Lb"], rows: list[str], columns: list[str], row_label: str, column_label: str
+    values: Float64[np.ndarray, "La Lb"],
+    rows: list[str],
+    columns: list[str],
+    row_label: str,
+    column_label: str,
+    cell: float = LARGE,
 ) -> bytes:
     """CKA of every layer of one network (rows, from below) with every layer of another (columns)."""
     La, Lb = values.shape
-    cell = 0.44 if max(La, Lb) <= MOST_ANNOTATED else 8 / max(La, Lb)
-    figure = Figure(figsize=(2.35 + cell * Lb, 1.55 + cell * La), dpi=DOTS_PER_INCH, layout="constrained")
+    cell = min(cell, LARGEST / max(La, Lb))
+    figure = Figure(figsize=(2.35 + cell * Lb, 1.5 + cell * La), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(values, cmap=SIGNED, norm=Normalize(-1, 1), origin="lower", interpolation="nearest")
     for row, column in np.argwhere(np.isnan(values)).tolist():
         corner = column - 0.5, row - 0.5
         axes.add_patch(Rectangle(corner, 1, 1, facecolor=UNDEFINED, edgecolor="#c5ccd3", hatch="////", linewidth=0))
-    if max(La, Lb) <= MOST_ANNOTATED:
+    if cell == LARGE:
         annotate(axes, values)
     axes.hlines(np.arange(1, La) - 0.5, -0.5, Lb - 0.5, color="white", linewidth=0.6)
     axes.vlines(np.arange(1, Lb) - 0.5, -0.5, La - 0.5, color="white", linewidth=0.6)
@@ -86,7 +93,7 @@ def scatter(
     label: str,
 ) -> bytes:
     """Predictions over measurements, one point per graph, coloured by epoch; on the line they agree."""
-    figure = Figure(figsize=(3.6, 3.7), dpi=DOTS_PER_INCH, layout="constrained")
+    figure = Figure(figsize=(2.75, 2.85), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
     axes.axline((0, 0), slope=1, color=FAINT, linewidth=0.8, zorder=1)
     groups = np.unique(group).tolist()
@@ -94,16 +101,14 @@ def scatter(
     for place, epoch in enumerate(coloured):
         chosen = slice(None) if epoch is None else group == epoch
         colour = ORDERED[place] if epoch is not None else ORDERED[1]
-        points = axes.scatter(
-            target[chosen], prediction[chosen], s=11, color=colour, alpha=0.65, linewidths=0, zorder=2
-        )
+        points = axes.scatter(target[chosen], prediction[chosen], s=8, color=colour, alpha=0.65, linewidths=0, zorder=2)
         points.set_label(f"epoch {epoch}")
     if len(coloured) > 1:
-        axes.legend(fontsize=7.5, frameon=False, loc="upper left", handletextpad=0.1, borderpad=0.2, markerscale=1.5)
+        axes.legend(fontsize=7.5, frameon=False, loc="lower right", handletextpad=0.1, borderpad=0.2, markerscale=1.5)
     axes.set(xlim=limits, ylim=limits, aspect="equal")
-    axes.set_title(title, fontsize=9.5, fontweight="bold", color=INK, loc="left")
-    axes.set_xlabel(f"measured {label}", fontsize=8.5)
-    axes.set_ylabel(f"predicted {label}", fontsize=8.5)
+    axes.set_title(title, fontsize=8.5, fontweight="bold", color=INK, loc="left")
+    axes.set_xlabel(f"measured {label}", fontsize=8)
+    axes.set_ylabel(f"predicted {label}", fontsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     tidy(axes)
@@ -125,5 +130,5 @@ def tidy(axes: Axes) -> None:
 def png(figure: Figure) -> bytes:
     """The picture, without the date or anything else that is not in the numbers."""
     content = BytesIO()
-    figure.savefig(content, format="png")
+    figure.savefig(content, format="png", bbox_inches="tight", pad_inches=0.04)
     return content.getvalue()

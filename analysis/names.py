@@ -18,6 +18,12 @@ def layer_title(layer: str) -> str:
     return re.sub(r"(?<=[a-z])(?=\d)", " ", readable(layer.replace(".", " ")))
 
 
+def by_kind(layers: Sequence[str]) -> list[int]:
+    """The places of the layers, those of one kind (``nodes``, the last part of the name) next to each other."""
+    kinds = list(dict.fromkeys(layer.rpartition(".")[2] for layer in layers))
+    return sorted(range(len(layers)), key=lambda place: kinds.index(layers[place].rpartition(".")[2]))
+
+
 def file_name(title: str) -> str:
     """A title as the name of a file."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", title).strip("-.")

@@ -91,7 +91,7 @@ def figure(png: bytes, alt: str, caption: str = "") -> Html:
 
 
 def figures(pictures: Sequence[Html], size: str) -> Html:
-    """Pictures side by side, as many as fit; ``size`` is large (the first stands alone) or small."""
+    """Pictures side by side, as many as fit; ``size`` is large, medium or small."""
     return Html(f'<div class="figures {size}">\n' + "\n".join(pictures) + "\n</div>")
 
 

@@ -7,6 +7,7 @@ Reads   the table of CKA values (analysis.cka_table), predictions (training.pred
 Writes  OUT/report.html, scores.parquet, scores.csv, figures/*.png; each file whole, replacing older ones
 """
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow.csv
 
 from analysis.cka_section import cka_section
 from analysis.cka_table import CkaTable, parquet_of, read_cka_table
-from analysis.names import file_name, layer_title, readable
+from analysis.names import by_kind, file_name, layer_title, readable
 from analysis.page import Html, figure, page
 from analysis.scores import (
     Evaluation,
@@ -52,22 +53,25 @@ def report(cka: Path, predictions: Path | list[Path], graphs: Path, out: Path) -
         graphs: the dataset they were made from.
         out: folder of the report.
     """
+    from analysis.figures import LARGE, SMALL  # imports matplotlib
+
     table = read_cka_table(cka)
     facts = read_facts(graphs)
     paths = find_predictions(predictions if isinstance(predictions, list) else [predictions])
     evaluation = read_evaluation(paths, facts.table)
     scores = score_methods(evaluation)
-    heat_maps, scatters = draw_heat_maps(table), draw_scatters(evaluation, scores)
+    heat_maps, scatters = draw_heat_maps(table, LARGE), draw_scatters(evaluation, scores)
+    shown = [*pictures(heat_maps)[:1], *pictures(draw_heat_maps(table, SMALL))[1:]]
     html = page(
         f"Networks that read networks: {', '.join(facts.zoos)}",
-        f"What {len(evaluation.methods)} methods can tell about trained networks from the outside, and how alike the "
-        f"insides of {len(table.networks)} of them are.",
+        f"How well {len(evaluation.methods)} methods predict the {readable(evaluation.column)} of trained networks, "
+        f"and how alike {len(table.networks)} metanetworks are inside.",
         [
             data_section(facts, evaluation),
             prediction_section(
                 evaluation, scores, differences(evaluation, [row.name for row in scores]), pictures(scatters)
             ),
-            cka_section(table, pictures(heat_maps)),
+            cka_section(table, shown),
             conclusions_section(facts, evaluation, scores, table),
             configuration_section(facts),
             provenance_section(facts, table, paths),
@@ -102,19 +106,23 @@ def read_facts(graphs: Path) -> DatasetFacts:
     )
 
 
-def draw_heat_maps(table: CkaTable) -> dict[str, bytes]:
+def draw_heat_maps(table: CkaTable, cell: float) -> dict[str, bytes]:
     """Debiased CKA of pairs of networks, by a title: different networks first, then each with itself."""
     from analysis.figures import heat_map
 
     networks = table.networks
-    pairs = [(a, b) for place, a in enumerate(networks) for b in networks[place + 1 :]]
-    pairs += [(network, network) for network in networks]
+    pairs = [*combinations(networks, 2), *((network, network) for network in networks)]
     drawn = {}
     for a, b in pairs[:MOST_PAIRS]:
-        cells = table.pair(a.name, b.name, "debiased")
-        rows, columns = [layer_title(layer) for layer in a.layers], [layer_title(layer) for layer in b.layers]
-        title = f"{readable(a.name)} and {readable(b.name) if a is not b else 'itself'}"
-        drawn[title] = heat_map(cells.value, rows, columns, readable(a.name), readable(b.name))
+        rows, columns = by_kind(a.layers), by_kind(b.layers)
+        drawn[f"{readable(a.name)} and {readable(b.name) if a is not b else 'itself'}"] = heat_map(
+            table.pair(a.name, b.name, "debiased").value[np.ix_(rows, columns)],
+            [layer_title(a.layers[row]) for row in rows],
+            [layer_title(b.layers[column]) for column in columns],
+            readable(a.name),
+            readable(b.name),
+            cell,
+        )
     return drawn
 
 

@@ -74,7 +74,7 @@ def represent(
         "settings": asdict(network.settings),
         "graphs": dataset.files.manifest.digest,
         "split": split,
-        "epochs": epochs,
+        "epochs": "all" if epochs is None else epochs,
     }
     if is_made_of(out, made_of):
         print(f"Nothing to do: {out} is this representation already.")

@@ -21,6 +21,8 @@ from training.metrics import kendall_tau, r_squared, split_half_reliability, uni
 from training.predictions import COLUMNS, read_predictions
 
 CEILING = "split-half ceiling"
+BOUND = "≥ "
+"""Before the τ of the ceiling, which is a lower bound."""
 CEILING_COLUMN = "test_accuracy"
 """The one column whose noise is known: the dataset has the accuracy on both halves of the test images."""
 
@@ -39,6 +41,8 @@ class Method:
     """One way of predicting, on the rows of an `Evaluation`."""
 
     name: str
+    kind: str
+    """What the prediction file calls it: ``gmn``, ``weight_statistics``, ..."""
     prediction: Float64[np.ndarray, " n"]
 
 
@@ -123,7 +127,10 @@ def read_evaluation(paths: Sequence[Path], table: pa.Table) -> Evaluation:
     target = rows[column].to_numpy().astype(np.float64)
     for name, mine in predictions.items():
         check_predictions(path_of[name], mine, first, column, rows)
-    methods = tuple(Method(name=name, prediction=mine["prediction"].to_numpy()) for name, mine in predictions.items())
+    methods = tuple(
+        Method(name=name, kind=mine["method"][0].as_py(), prediction=mine["prediction"].to_numpy())
+        for name, mine in predictions.items()
+    )
     return Evaluation(column=column, rows=rows, target=target, methods=methods)
 
 
@@ -240,17 +247,21 @@ def scores_text(evaluation: Evaluation, scores: Sequence[MethodScores]) -> list[
     lines = [
         f"Predicting {readable(evaluation.column)} of held-out networks: {n}",
         "",
-        f"{'method':<{width}}   R²     95 % interval     Kendall tau  95 % interval",
+        f"{'method':<{width}}  {'R²':>6}  {'95 % interval':<16}  {'Kendall τ':>9}  95 % interval",
     ]
     for row in scores:
-        sign = "≥" if row.name == CEILING else " "
-        lines.append(f"{row.name:<{width}} {cell(row.r_squared, '')}   {cell(row.kendall_tau, sign)}".rstrip())
+        sign = BOUND if row.name == CEILING else ""
+        first, second = row.r_squared, row.kendall_tau
+        line = f"{row.name:<{width}}  {number(first.value):>6}  {interval(first):<16}"
+        lines.append(f"{line}  {sign + number(second.value):>9}  {interval(second)}".rstrip())
+    if scores[-1].name == CEILING:
+        lines += ["", f"{BOUND}τ between the two halves of the test images; the ceiling of τ is higher"]
     return lines
 
 
-def cell(score: Score, sign: str) -> str:
-    """A score and its interval, in columns."""
-    return f"{sign}{number(score.value):>6}  {number(score.low)} to {number(score.high)}"
+def interval(score: Score) -> str:
+    """Both ends, or nothing."""
+    return "" if np.isnan(score.low) else f"{number(score.low)} to {number(score.high)}"
 
 
 def number(value: float) -> str:

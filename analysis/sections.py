@@ -6,6 +6,7 @@ Writes  sections of a page (analysis.page)
 Sentences are about what the tables hold, and say what may not be concluded from them as plainly as what may.
 """
 
+import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,19 +14,26 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.cka_table import CkaTable
 from analysis.names import readable, words
 from analysis.page import Html, bullets, figures, paragraph, section, table, warning
-from analysis.scores import CEILING, Difference, Evaluation, MethodScores, Score, number
+from analysis.scores import BOUND, CEILING, Difference, Evaluation, MethodScores, Score, interval, method_name, number
+from pipeline.dataset_manifest import sha256
 
 DEMONSTRATION = "digits"
 """Zoos of these images are for demonstration: they are too easy for a claim about anything."""
 FEW_RUNS = 100
 SIDES = {"train": "training", "val": "validation", "test": "testing"}
+KINDS = {
+    "gmn": "graph metanetworks, which read the parameter graph itself",
+    "weight_statistics": "boosted trees on mean, spread and quantiles of every tensor of weights",
+    "hyperparameters": "boosted trees on the settings of the run and the epoch, without a look at the weights",
+    "training_accuracy": "the best monotone function of the accuracy on the training images",
+}
+"""What the methods of ``python -m training`` are, by the name in their prediction files."""
 PACKAGES = ("numpy", "pyarrow", "pytorch-lightning", "ray", "scikit-learn", "scipy", "torch", "zarr")
 
 
@@ -59,7 +67,7 @@ def data_section(facts: DatasetFacts, evaluation: Evaluation) -> Html:
     blocks = [
         paragraph(
             f"A zoo of small networks was trained: {len(rows['run_id'].unique()):,} runs with different "
-            f"hyperparameters. Each was stored after epoch {epochs_of(rows)}, and every stored state became a "
+            f"hyperparameters. Each was stored after {epochs_of(rows)}, and every stored state became a "
             f"parameter graph, with a node per neuron and an edge per weight: {rows.num_rows:,} graphs.{diverged}"
         ),
         paragraph(
@@ -87,7 +95,7 @@ def prediction_section(
     has_ceiling = scores[-1].name == CEILING
     header = ["Method", "R²", "95 % interval", "Kendall τ", "95 % interval"]
     rows = [
-        [row.name, *score_cells(row.r_squared), *score_cells(row.kendall_tau, "≥ " if row.name == CEILING else "")]
+        [row.name, *score_cells(row.r_squared), *score_cells(row.kendall_tau, BOUND if row.name == CEILING else "")]
         for row in scores
     ]
     caption = (
@@ -95,7 +103,10 @@ def prediction_section(
         "if any two networks are put in the right order and 0 for chance. Intervals are from 1,000 bootstrap samples "
         "of whole runs: how much the scores would vary with other runs, not with other seeds."
     )
-    blocks = [table(header, rows, caption, "lrrrr", last_apart=has_ceiling)]
+    blocks = [
+        bullets(kinds_of(evaluation)),
+        table(header, rows, caption, "lrrrr", last_apart=has_ceiling),
+    ]
     if has_ceiling:
         blocks.append(
             paragraph(
@@ -122,10 +133,15 @@ def prediction_section(
     return section(f"How well {what} can be predicted", *blocks)
 
 
+def kinds_of(evaluation: Evaluation) -> list[str]:
+    """What the methods are, as far as it is known."""
+    names = {kind: sorted(method.name for method in evaluation.methods if method.kind == kind) for kind in KINDS}
+    return [f"{words(names[kind])}: {purpose}" for kind, purpose in KINDS.items() if names[kind]]
+
+
 def score_cells(score: Score, sign: str = "") -> list[str]:
     """A score and its interval, as two cells."""
-    interval = "" if np.isnan(score.low) else f"{number(score.low)} to {number(score.high)}"
-    return [f"{sign}{number(score.value)}", interval]
+    return [sign + number(score.value), interval(score)]
 
 
 def conclusions_section(
@@ -149,7 +165,7 @@ def conclusions_section(
     ]
     if len(set(evaluation.rows["epoch"].to_pylist())) > 1:
         epochs = epochs_of(evaluation.rows)
-        may_not.append(f"Nothing about networks of one age: part of what is predicted is the epoch ({epochs}).")
+        may_not.append(f"Nothing about networks of one age: part of what is predicted is the age ({epochs}).")
     if evaluation.num_units < FEW_RUNS:
         may_not.append(f"Nothing fine: {evaluation.num_units:,} held-out runs are few, as the intervals show.")
     if facts.is_demonstration:
@@ -187,10 +203,10 @@ def span(values: Sequence[Any]) -> str:
     """All different values if they are few and short, otherwise their range or number."""
     known = sorted({value for value in values if value is not None})
     texts = [setting(value) for value in known]
-    if len(known) == 1:
+    if len(set(values)) == 1:
         return "the same"
     if len(", ".join(texts)) <= 60:
-        return ", ".join(texts) or "–"
+        return ", ".join(texts)
     return f"{len(known):,} different" if isinstance(known[0], str) else f"{texts[0]} to {texts[-1]}"
 
 
@@ -199,20 +215,26 @@ def provenance_section(facts: DatasetFacts, cka: CkaTable, predictions: Sequence
     made_of = facts.made_of
     rows = [[f"zoo {name}", str(digest)] for name, digest in made_of.get("zoos", {}).items()]
     rows.append(["dataset of graphs", facts.digest])
-    rows += [[f"dataset: {name}", str(made_of[name])] for name in ("seed", "splits") if name in made_of]
-    rows += [["predictions", str(path)] for path in predictions]
+    rows += [[f"dataset: {name}", text(made_of[name])] for name in ("seed", "splits") if name in made_of]
+    rows += [[f"predictions: {method_name(path)}", sha256(path.read_bytes())] for path in predictions]
     for network in cka.networks:
         name = readable(network.name)
-        rows += [[f"{name}: {readable(key)}", str(value)] for key, value in network.made_of.items()]
+        rows += [[f"{name}: {readable(key)}", text(value)] for key, value in network.made_of.items()]
         rows.append([f"{name}: representation", network.digest])
     rows.append(["CKA: sample ids", cka.cells["sample_digest"][0].as_py()])
-    rows += [[f"CKA: {readable(key)}", str(value)] for key, value in cka.description["comparison"].items()]
+    rows += [[f"CKA: {readable(key)}", text(value)] for key, value in cka.description["comparison"].items()]
     versions = {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
     rows.append(["versions", ", ".join(f"{name} {number}" for name, number in versions.items())])
     caption = "Digests are SHA-256: equal digests, equal bytes. Versions are those that made this page."
     return section("Where it comes from", table(["What", "Value"], rows, caption, "lc"))
 
 
+def text(value: object) -> str:
+    """A word as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def epochs_of(rows: pa.Table) -> str:
-    """``1, 4 and 16``."""
-    return words(sorted(set(rows["epoch"].to_pylist())))
+    """``epochs 1, 4 and 16``."""
+    epochs = sorted(set(rows["epoch"].to_pylist()))
+    return f"{'epoch' if len(epochs) == 1 else 'epochs'} {words(epochs)}"

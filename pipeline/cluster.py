@@ -11,6 +11,7 @@ too, does without it.
 import logging
 import os
 import secrets
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,6 +23,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 OBJECT_STORE_BYTES = 256 * 2**20
+SECONDS_TO_ANSWER = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,18 +61,29 @@ def cluster() -> Iterator[None]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     with ExitStack() as stack:
         if address:
-            try:
-                ray.init(address=address, **quiet)
-            except ConnectionError as error:
-                raise ValueError(
-                    f"RAY_ADDRESS is {address}, where no Ray cluster answers; correct or unset it"
-                ) from error
+            check_answers(address)
+            ray.init(address=address, **quiet)
         else:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
             own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
             ray.init(address="local", _temp_dir=folder, **own, **quiet)
         stack.callback(ray.shutdown)
         yield
+
+
+def check_answers(address: str) -> None:
+    """Refuse an address where nothing listens; Ray itself would try for minutes, and then end the process.
+
+    Raises:
+        ValueError: nothing answers there.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return  # "auto": Ray looks for a cluster of this machine
+    try:
+        socket.create_connection((host, int(port)), timeout=SECONDS_TO_ANSWER).close()
+    except OSError as error:
+        raise ValueError(f"RAY_ADDRESS is {address}, where nothing answers ({error}); correct or unset it") from error
 
 
 def protect() -> None:

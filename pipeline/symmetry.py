@@ -137,7 +137,10 @@ def _make_trial(
     network = copy.deepcopy(module).cpu().double().eval()
     inputs = torch.from_numpy(rng.standard_normal((NUM_INPUTS, *example_input.shape[1:])))
     draws = [random_values(template, rng) for _ in range(num_draws)]
-    outputs = [run(network, template, values, inputs) for values in draws]
+    try:
+        outputs = [run(network, template, values, inputs) for values in draws]
+    except RuntimeError as error:
+        raise ValueError(f"it fails on inputs of shape {tuple(inputs.shape)}: {error}") from error
     scale = max(float(expected.abs().max()) for expected in outputs)
     if not 0 < scale < np.inf:
         raise ValueError(f"its outputs for random values reach {scale}, so that nothing can be compared")

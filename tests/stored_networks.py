@@ -1,6 +1,7 @@
 """Representations of made-up networks on disk, for the tests of the store, of comparisons and of the report."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +42,5 @@ def write_network(
         {"network": made_of},
         {name: f"reading of {name}" for name in features},
         table,
-        [
-            {name: layer[start:stop] for name, layer in features.items()}
-            for start, stop in zip(cuts, cuts[1:], strict=False)
-        ],
+        [{name: layer[start:stop] for name, layer in features.items()} for start, stop in pairwise(cuts)],
     )

@@ -1,6 +1,7 @@
 """Joining a cluster and running tasks on it; starting one is what every command does without RAY_ADDRESS."""
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,3 +94,12 @@ def test_a_cluster_that_was_joined_is_left_and_can_be_joined_again(
 def test_an_impossible_machine_is_refused(changes: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Machine(**changes)
+
+
+def test_an_address_where_nothing_answers_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as unused:  # bound, so that nobody else listens there, and not listening itself
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(ValueError, match=f"RAY_ADDRESS is {address}, where nothing answers"), cluster():
+            pass

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from networks import FACTORIES, template_of
-from pipeline.parameter_graph import GraphTemplate, coordinates
-from training.graph_layout import GraphLayout, layout_of
+from pipeline.parameter_graph import GraphTemplate, Operation, Step, coordinates
+from training.graph_layout import GraphLayout, layout_of, step_features
 
 CPU = torch.device("cpu")
 
@@ -61,3 +61,24 @@ def test_degrees_count_the_edges_of_the_encoding() -> None:
     first = layout.blocks[0].targets[0, 0]
     assert layout.in_degree[first] == 2 + 1  # two input channels and the bias node
     assert layout.out_degree[first] == 3  # the three channels of the second convolution
+
+
+def test_every_setting_of_every_operation_reaches_the_metanetwork() -> None:
+    """Two steps that differ in one number have different features, for each setting that tracing writes."""
+    operations = {
+        Operation.MAX_POOL: ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "map_size"),
+        Operation.AVERAGE_POOL: ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "map_size"),
+        Operation.ADAPTIVE_AVERAGE_POOL: ("output_size", "map_size"),
+        Operation.GELU: ("tanh",),
+        Operation.LEAKY_RELU: ("negative_slope",),
+        Operation.ELU: ("alpha", "input_scale", "scale"),
+        Operation.SCALE: ("number",),
+    }
+    for operation, names in operations.items():
+        steps = [Step(operation=operation, settings=((name, (number,)),)) for name in names for number in (2.0, 3.0)]
+        assert len({step_features(step).tobytes() for step in steps}) == len(steps), operation
+
+
+def test_a_setting_without_a_column_is_not_dropped_in_silence() -> None:
+    with pytest.raises(AssertionError, match="has no column"):
+        step_features(Step(operation=Operation.SCALE, settings=(("unheard_of", (1.0,)),)))

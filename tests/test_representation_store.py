@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from stored_networks import layers, samples, write_network
 
 from analysis.representation_store import (
     DOCUMENT,
@@ -19,6 +18,7 @@ from analysis.representation_store import (
     stored_file,
     write_representation,
 )
+from stored_networks import layers, samples, write_network
 
 WIDTHS = {"input": 11, "layer0.nodes": 3, "output": 1}
 

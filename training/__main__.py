@@ -97,21 +97,33 @@ def _run_lightning(cli: "LightningCLI", command: str) -> None:
         )
     run = getattr(cli.trainer, command)
     run(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+    if cli.trainer.is_global_zero:
+        _say_what_was_written(cli, command, root)
+
+
+def _say_what_was_written(cli: "LightningCLI", command: str, root: Path) -> None:
+    from pytorch_lightning.callbacks import ModelCheckpoint
+
     saved = cli.trainer.checkpoint_callback
-    if command == "fit" and saved is not None and cli.trainer.is_global_zero:
-        best = getattr(saved, "best_model_score", None)
-        score = f", {getattr(saved, 'monitor', '')} {float(best):.3f}" if best is not None else ""
-        print(f"wrote {root}: best checkpoint {getattr(saved, 'best_model_path', '')}{score}")
+    if command == "fit" and isinstance(saved, ModelCheckpoint) and saved.best_model_score is not None:
+        score = f"{saved.monitor} {float(saved.best_model_score):.3f}"
+        print(f"wrote {root}: the best checkpoint is {saved.best_model_path}, {score}")
+    if command == "predict":
+        print(f"wrote {root / 'predictions.parquet'}")
 
 
 def _silence() -> None:
-    """Keep Lightning's advice that does not apply off the terminal: batches are made in the main process, on
-    purpose."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message="The dirpath has changed.*")  # scores may go elsewhere than checkpoints
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
+    """Keep off the terminal what Lightning says of things that are so on purpose."""
+    for package in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(package).setLevel(logging.WARNING)
+    for message in (
+        "LightningCLI's args parameter is intended",  # the arguments are sys.argv's, after the command
+        ".*does not have many workers",  # batches are slices of decoded parts
+        "The dirpath has changed",  # scores may go elsewhere than checkpoints
+        ".*isinstance.treespec, LeafSpec",  # Lightning's own use of torch
+        ".*torch.jit.script",  # PyG's
+    ):
+        warnings.filterwarnings("ignore", message=message)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ SLOT_FEATURES = 2 * MAX_RANK
 1."""
 BLOCK_FEATURES = 5 * MAX_RANK + 2
 """log(1 + .) of kernel size, stride, padding, dilation and map size per axis; log fan-in and log fan-out."""
-STEP_SETTINGS = ("kernel_size", "stride", "padding", "dilation", "output_size")
+STEP_SETTINGS = ("kernel_size", "stride", "padding", "dilation", "output_size", "map_size")
 STEP_NUMBERS = ("alpha", "ceil_mode", "count_include_pad", "input_scale", "negative_slope", "number", "scale", "tanh")
 STEP_FEATURES = len(STEP_SETTINGS) * MAX_RANK + len(STEP_NUMBERS)
 
@@ -73,7 +73,7 @@ class GraphLayout:
     """Edges that start at the node in this encoding; at least 1."""
     chain_operation: Int64[Tensor, "num_chains longest"]
     """The `Operation` of every step, 0 after the last."""
-    chain_features: Float[Tensor, "num_chains longest 23"]
+    chain_features: Float[Tensor, "num_chains longest 26"]
 
     @property
     def num_nodes(self) -> int:
@@ -164,13 +164,14 @@ def _chain_tensors(template: GraphTemplate) -> tuple[Tensor, Tensor]:
     for row, chain in enumerate(template.chains):
         for place, step in enumerate(chain):
             operations[row, place] = int(step.operation)
-            features[row, place] = _step_features(step)
+            features[row, place] = step_features(step)
     return torch.from_numpy(operations), _floats(features)
 
 
-def _step_features(step: Step) -> np.ndarray:
+def step_features(step: Step) -> np.ndarray:
     """sign(x) log(1 + |x|) of every setting, in fixed columns, 0 where the operation has no such setting."""
     settings = dict(step.settings)
+    assert settings.keys() <= {*STEP_SETTINGS, *STEP_NUMBERS}, f"a setting of {step} has no column"
     per_axis = [right_align(tuple(map(int, settings.get(name, ()))), 0) for name in STEP_SETTINGS]
     single = [settings.get(name, (0.0,))[0] for name in STEP_NUMBERS]
     numbers = np.concatenate([np.array(per_axis, dtype=float).reshape(-1), single])

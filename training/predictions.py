@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+FILE_NAME = "predictions.parquet"
 COLUMNS = ("graph_id", "run_id", "unit", "epoch", "column", "method", "target", "prediction")
 
 

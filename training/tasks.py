@@ -20,7 +20,7 @@ from torch import Tensor
 from training.gmn import GraphMetanetwork, GraphMetanetworkSettings
 from training.graph_data import GraphDataModule, LabelledBatch
 from training.metrics import kendall_tau, r_squared
-from training.predictions import Prediction, write_predictions
+from training.predictions import FILE_NAME, Prediction, write_predictions
 
 NO_CHECKPOINT = "not a checkpoint that python -m training fit wrote"
 
@@ -162,9 +162,8 @@ class WritePredictions(pl.Callback):
         predictions = pl_module.gathered()
         if trainer.is_global_zero:
             data = pl_module._data()
-            path = Path(trainer.default_root_dir) / "predictions.parquet"
+            path = Path(trainer.default_root_dir) / FILE_NAME
             write_predictions(path, data.table, data.column, "gmn", predictions)
-            print(f"wrote {path}: {len(predictions)} predictions of {data.column}")
 
 
 def load_task(path: Path) -> PredictColumn:
