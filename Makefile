@@ -43,6 +43,7 @@ bench: .venv/installed
 DEMO := runs/demo
 SEEDS := 0 1
 TRAINING := --config configs/training/accuracy.yaml --data.path $(DEMO)/graphs.zarr
+REPRESENT := --graphs $(DEMO)/graphs.zarr --epochs '[14]'
 
 # Every command goes on where it was stopped, or says that there is nothing to do; so does the demo.
 demo: .venv/installed
@@ -51,8 +52,8 @@ demo: .venv/installed
 	@$(RUN) -m pipeline zoo --config configs/zoo/digits.yaml --out $(DEMO)/zoo
 	@echo; echo "== graphs: every checkpoint as a parameter graph, a Ray job"
 	@$(RUN) -m pipeline graphs --zoo $(DEMO)/zoo --out $(DEMO)/graphs.zarr
-	@echo; echo "== fit, predict, represent: two metanetworks at a time, the bar is of the first"
-	@$(MAKE) --no-print-directory -j2 $(SEEDS:%=$(DEMO)/representations/gmn-seed-%)
+	@echo; echo "== fit, predict, represent: two metanetworks at a time, the bar is of the first; and an untrained twin"
+	@$(MAKE) --no-print-directory -j2 $(SEEDS:%=$(DEMO)/representations/gmn-seed-%) $(DEMO)/representations/gmn-untrained
 	@echo; echo "== baselines: what simpler views of the same networks predict"
 	@$(RUN) -m training baselines --path $(DEMO)/graphs.zarr --out $(DEMO)/predictions
 	@echo; echo "== cka: every layer of one metanetwork against every layer of the other, a Ray job"
@@ -70,5 +71,9 @@ $(DEMO)/representations/gmn-seed-%: $(DEMO)/graphs.zarr/manifest.json
 	@OMP_NUM_THREADS=1 $(RUN) -m training predict $(TRAINING) --trainer.enable_progress_bar false \
 	    --ckpt_path $(DEMO)/training/gmn-seed-$*/checkpoints/best.ckpt \
 	    --trainer.default_root_dir $(DEMO)/predictions/gmn-seed-$*
-	@OMP_NUM_THREADS=1 $(RUN) -m analysis represent --graphs $(DEMO)/graphs.zarr --out $@ \
+	@OMP_NUM_THREADS=1 $(RUN) -m analysis represent $(REPRESENT) --out $@ \
 	    --checkpoint $(DEMO)/training/gmn-seed-$*/checkpoints/best.ckpt
+
+$(DEMO)/representations/gmn-untrained: $(DEMO)/representations/gmn-seed-0
+	@OMP_NUM_THREADS=1 $(RUN) -m analysis represent $(REPRESENT) --out $@ --untrained_seed 0 \
+	    --checkpoint $(DEMO)/training/gmn-seed-0/checkpoints/best.ckpt

@@ -37,7 +37,7 @@ def cka_section(cka: CkaTable, pictures: Sequence[Html]) -> Html:
             "Centred kernel alignment (CKA) asks whether two layers arrange the same inputs alike: 1 if their "
             "representations are equal up to rotation and scale, 0 if they are unrelated. Shown is linear CKA, "
             "debiased: unrelated layers come out about 0, on either side of it, whatever their widths. The biased "
-            "estimator, which many papers report, gives more; the tables below have both."
+            "estimator, which many papers report, mostly gives more; the tables below have both."
         ),
         paragraph(null_text(cells, n, n_units)),
         figures(pictures[:1], "large"),
@@ -45,6 +45,7 @@ def cka_section(cka: CkaTable, pictures: Sequence[Html]) -> Html:
         paragraph(
             "Blue is alike, the darker the more; orange is below 0. Layers run from the input at the lower left to "
             f"the output at the upper right, those read alike side by side.{undefined_text(cells)}"
+            + (f" Shown are {len(pictures)} of {len(every)} pairs." if len(pictures) < len(every) else "")
         ),
         *(same_layer_table(debiased, biased, n, n_units) for debiased, biased in pairs),
         readings_table(cka),
@@ -62,8 +63,8 @@ def null_text(cells: pa.Table, n: int, n_units: int) -> str:
         )
     return (
         f"The {n:,} graphs are of {n_units:,} runs. States of one run resemble each other, which lifts values "
-        "somewhat, debiased ones too, and leaves open how far from 0 unrelated layers would lie. For a clean reference, "
-        "represent the networks on graphs of a single epoch."
+        "somewhat, debiased ones too, and leaves open how far from 0 unrelated layers would lie. For a clean "
+        "reference, represent the networks on graphs of a single epoch."
     )
 
 

@@ -71,6 +71,7 @@ def heat_map(
     bar.ax.set_ylim(lowest, 1)
     bar.set_ticks(np.arange(lowest, 1.01, 0.2).tolist())
     bar.ax.tick_params(labelsize=8, length=2, color=FAINT, labelcolor=INK)
+    bar.set_label("linear CKA, debiased", fontsize=8, color=INK, labelpad=6)
     bar.outline.set_visible(False)  # type: ignore[operator]  # declared as the class of what it is
     return png(figure)
 

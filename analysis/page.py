@@ -74,9 +74,9 @@ def table(
         apart = ' class="last"' if last_apart and place == len(rows) - 1 else ""
         body.append(f"<tr{apart}>{cells}</tr>")
     return Html(
-        f'<div class="scroll"><table>\n<caption>{escape(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n'
+        f'<figure class="table"><div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n'
         + "\n".join(body)
-        + "\n</tbody>\n</table></div>"
+        + f"\n</tbody>\n</table></div>\n<figcaption>{escape(caption)}</figcaption></figure>"
     )
 
 

@@ -265,5 +265,6 @@ def interval(score: Score) -> str:
 
 
 def number(value: float) -> str:
-    """Three decimals, a true minus sign, and a dash for what is not defined."""
-    return "–" if np.isnan(value) else f"{value:.3f}".replace("-", "−")
+    """Three decimals, fewer of large numbers; a true minus sign; a dash for what is not defined."""
+    text = "–" if np.isnan(value) else f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"
+    return text.replace("-", "−")

@@ -71,9 +71,8 @@ def data_section(facts: DatasetFacts, evaluation: Evaluation) -> Html:
             f"parameter graph, with a node per neuron and an edge per weight: {rows.num_rows:,} graphs.{diverged}"
         ),
         paragraph(
-            f"Whole runs were assigned, {assigned}, by a hash of their names. All that follows is about the "
-            f"{evaluation.rows.num_rows:,} graphs of the {evaluation.num_units:,} runs that were predicted; none of "
-            "them is a training run."
+            f"Whole runs were assigned, {assigned}, by a hash of their names. Scores are for the "
+            f"{evaluation.rows.num_rows:,} graphs of {evaluation.num_units:,} runs that no method was trained on."
         ),
     ]
     if facts.is_demonstration:

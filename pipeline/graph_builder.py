@@ -73,8 +73,7 @@ class GraphBuilder:
         bias: TensorSlot | None,
         geometry: Geometry,
     ) -> Int64[np.ndarray, " O"]:
-        """New nodes that all read these channels through a weight ``[O, I, *kernel_size]``, and a bias node if there is
-        a bias.
+        """New nodes that all read these channels through a weight ``[O, I, *kernel_size]``, and a node for the bias.
 
         Args:
             kinds: of the weight's edges and of the bias's.
@@ -114,20 +113,24 @@ class GraphBuilder:
             )
         )
         if bias is not None:
-            zero = np.zeros(1, dtype=np.int64)
-            self.blocks.append(
-                Block(
-                    kind=kinds[1],
-                    num_groups=1,
-                    targets=targets,
-                    target_offset=bias.offset + np.arange(O),
-                    sources=self.add_nodes(NodeKind.BIAS, 1, call.module),
-                    source_site=zero,
-                    source_chain=zero,
-                    source_offset=zero,
-                )
-            )
+            self._add_bias(call, kinds[1], targets, bias)
         return targets
+
+    def _add_bias(self, call: Call, kind: EdgeKind, targets: Int64[np.ndarray, " O"], bias: TensorSlot) -> None:
+        """One bias node, with an edge to every target."""
+        zero = np.zeros(1, dtype=np.int64)
+        self.blocks.append(
+            Block(
+                kind=kind,
+                num_groups=1,
+                targets=targets,
+                target_offset=bias.offset + np.arange(len(targets)),
+                sources=self.add_nodes(NodeKind.BIAS, 1, call.module),
+                source_site=zero,
+                source_chain=zero,
+                source_offset=zero,
+            )
+        )
 
     def fresh(self, nodes: Int64[np.ndarray, " C"], shape: tuple[int, ...], axis: int) -> Carried:
         """A tensor ``[batch, ..., C, ...]`` with one node per channel on ``axis``, nothing passed yet."""
@@ -135,13 +138,13 @@ class GraphBuilder:
         def along(place: int) -> tuple[int, ...]:
             return tuple(-1 if here == place else 1 for here in range(len(shape)))
 
-        examples = torch.arange(NUM_EXAMPLES, dtype=torch.int64).reshape(along(0)) * NEXT_EXAMPLE
+        examples = torch.from_numpy(np.arange(NUM_EXAMPLES) * NEXT_EXAMPLE).reshape(along(0))
         extents = tuple(size for place, size in enumerate(shape) if place not in (0, axis))
         site_shape = [1 if place in (0, axis) else size for place, size in enumerate(shape)]
         return Carried(
             node=(torch.from_numpy(nodes).reshape(along(axis)) + examples).expand(shape),
             site=torch.from_numpy(self.sites(extents)).reshape(site_shape).expand(shape),
-            chain=torch.zeros((), dtype=torch.int64).expand(shape),
+            chain=torch.from_numpy(np.zeros((), dtype=np.int64)).expand(shape),
         )
 
     def sites(self, extents: tuple[int, ...]) -> Int64[np.ndarray, " num_positions"]:
@@ -159,8 +162,8 @@ class GraphBuilder:
     def passed(self, carried: Carried, step: Step) -> Carried:
         """The same elements after one more operation without parameters."""
         before, place = torch.unique(carried.chain, return_inverse=True)
-        after = torch.tensor([self._intern((*self.chains[chain], step)) for chain in before.tolist()])
-        return Carried(node=carried.node, site=carried.site, chain=after[place])
+        after = np.array([self._intern((*self.chains[chain], step)) for chain in before.tolist()])
+        return Carried(node=carried.node, site=carried.site, chain=torch.from_numpy(after)[place])
 
     def _intern(self, chain: Chain) -> int:
         if chain not in self.chains:
@@ -172,8 +175,7 @@ class GraphBuilder:
 
         Raises:
             UnsupportedError: the batch is mixed up, a channel mixes nodes or chains, or its positions are not a whole
-            map in
-                row-major order.
+                map in row-major order.
         """
         node, site, chain = _one_example(call, carried, axis)
         extents = tuple(size for place, size in enumerate(carried.node.shape) if place not in (0, axis))
@@ -208,8 +210,7 @@ class GraphBuilder:
 
         Raises:
             ValueError: an output is no node of its own or one position of a map, a parameter never acts, a feature is
-            never
-                read, or a softmax couples nodes inside the network.
+                never read, or a softmax couples nodes inside the network.
         """
         self._check_outputs(result)
         self._check_all_act(result)
@@ -260,7 +261,7 @@ class GraphBuilder:
             carried[block.value_index.reshape(-1)] = True
             read[block.sources] = True
         for slot in self.tensors:
-            if not carried[slot.offset : slot.offset + slot.size].all():
+            if not carried[slot.place].all():
                 raise ValueError(f"{slot.names[0]} {slot.shape} never acts on the result; remove it from the module")
         if not read.all():
             name = self.node_sets[node_set[np.argmin(read)]].name

@@ -81,8 +81,8 @@ class Step:
 
     operation: Operation
     settings: tuple[tuple[str, tuple[float, ...]], ...] = ()
-    """Name and numbers, sorted by name: ``(("kernel_size", (2, 2)), ("stride", (2, 2)))``; one number per axis of the
-    map."""
+    """Names and numbers, sorted by name: ``(("kernel_size", (2.0, 2.0)), ...)``, one number per axis of the map where
+    axes matter; `pipeline.template_rules` lists the names of each operation."""
 
 
 Chain = tuple[Step, ...]
@@ -101,12 +101,11 @@ class NodeSet:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Block:
-    """Edges of one tensor and one operation: every target of a group reads every source of that group through every
-    tap.
+    """Edges of one tensor and one operation: every target of a group reads every source of it through every tap.
 
     With G groups, O targets and I sources a group, and T taps, edge ``(g, o, i, t)`` runs from ``sources[g*I + i]`` to
     ``targets[g*O + o]`` and carries ``values[target_offset[g*O + o] + source_offset[g*I + i] + t * tap_stride]``. Edges
-    are ordered by g, o, i, t; sources are sorted by node, then site, within a group.
+    are ordered by g, o, i, t; targets are sorted within a group, and sources by node, then site, then chain.
     """
 
     kind: EdgeKind
@@ -187,6 +186,11 @@ class GraphTemplate:
     """Node of each output, in the order the network returns them."""
     output_chain: Int64[np.ndarray, " num_outputs"]
     """What happens between that node and the output."""
+
+    def __repr__(self) -> str:
+        """Sizes alone: the blocks of a wide network fill screens."""
+        counts = f"{self.num_nodes:,} nodes, {self.num_edges:,} edges, {self.num_values:,} values"
+        return f"GraphTemplate({counts}, digest {self.digest[:12]})"
 
     @property
     def num_nodes(self) -> int:
@@ -278,8 +282,7 @@ class GraphTemplate:
         """The values of a state dict of this architecture, as float32.
 
         Raises:
-            ValueError: a tensor is missing, unknown, of another shape or of another dtype, or tied names hold different
-            numbers.
+            ValueError: a tensor is missing, unknown, of another shape or dtype, or tied names differ in numbers.
         """
         return values_from(state_dict, self.tensors, self.integers)
 
@@ -306,13 +309,11 @@ class ParameterGraph:
     values: Float32[np.ndarray, " num_values"]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The network's state dict, bit for bit the one the values came from (counters as the template recorded
-        them)."""
+        """The state dict the values came from, bit for bit; counters are as the template recorded them."""
         return state_dict_from(self.values, self.template.tensors, self.template.integers)
 
     def to_pyg(self) -> "Data":
-        """A ``torch_geometric.data.Data`` that any model of ``torch_geometric.nn`` reads; see
-        ``pipeline.pyg_graph``."""
+        """Data that any model of ``torch_geometric.nn`` reads; its columns are listed in `pipeline.pyg_graph`."""
         from pipeline.pyg_graph import to_pyg
 
         return to_pyg(self)
@@ -324,8 +325,7 @@ def right_align(numbers: tuple[int, ...], fill: int) -> tuple[int, ...]:
 
 
 def coordinates(extents: tuple[int, ...]) -> Int64[np.ndarray, "num_positions 3"]:
-    """Coordinates of every position of a grid in row-major order, right-aligned; -1 in the columns the grid does not
-    have."""
+    """Coordinates of every position of a grid in row-major order, right-aligned; -1 where the grid has no axis."""
     table = np.full((prod(extents), MAX_RANK), -1, dtype=np.int64)
     if extents:
         table[:, MAX_RANK - len(extents) :] = np.indices(extents).reshape(len(extents), -1).T

@@ -30,7 +30,7 @@ CHAIN_LENGTH = 8
 
 
 class ParameterGraphData(Data):
-    """A ``Data`` whose ``value_index`` stays right in a batch: there it points into the values of all graphs, joined."""
+    """A ``Data`` whose ``value_index`` stays right in a batch, where it points into the joined values of all graphs."""
 
     def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
         if key == "value_index":
@@ -39,13 +39,13 @@ class ParameterGraphData(Data):
 
 
 def to_pyg(graph: ParameterGraph) -> ParameterGraphData:
-    """One ``Data`` per network. All tensors but ``edge_attr`` are shared by the graphs of a template: never write to them.
+    """One ``Data`` per network. All its tensors but ``edge_attr`` belong to the template: do not write to them.
 
-    ``x``              float32 ``[num_nodes, 7]``: node kind (one-hot, 4); depth from the input and to the output, 0 to 1;
-                       rank among inputs or outputs, 0 to 1, and -1 for hidden nodes
+    ``x``              float32 ``[num_nodes, 7]``: node kind (one-hot, 4); depth from the input and to the output, 0 to
+                       1; rank among inputs or outputs, 0 to 1, and -1 for hidden nodes
     ``edge_index``     int64 ``[2, num_edges]``: source above target
-    ``edge_attr``      float32 ``[num_edges, 11]``: the value; tap relative to its kernel (3) and position relative to its
-                       map (3), each -1 to 1, and 0 where there is none; edge kind (one-hot, 4)
+    ``edge_attr``      float32 ``[num_edges, 11]``: the value; tap relative to its kernel (3) and position relative to
+                       its map (3), each -1 to 1, and 0 where there is none; edge kind (one-hot, 4)
     ``edge_geometry``  float32 ``[num_edges, 15]``: kernel size, stride, padding, dilation and map size, 3 columns each,
                        right-aligned, and 0 where there is none
     ``edge_chain``     int64 ``[num_edges, 8]``: the operations the source has passed, as `Operation` in order, then 0

@@ -15,7 +15,7 @@ from math import prod
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor, nn
 
 from pipeline.automorphisms import cycle, edge_labels, exchangeable_nodes, permute_values, sample_automorphism
@@ -26,6 +26,8 @@ TOLERANCE = 1e-9
 """Largest difference of outputs, relative to the largest output, that float64 rounding explains."""
 NUM_INPUTS = 16
 """Random inputs to compare outputs on."""
+MOST_DRAWS = 32
+"""Of random values, until each has acted: in a narrow network, rectified neurons are often off for every input."""
 BIAS_SCALE = 0.25
 """Small beside what a neuron sums, so that few rectified ones are off for every input."""
 
@@ -38,26 +40,32 @@ class CheckReport:
     graph_difference: float
     """Between the outputs of the module and those read from the graph alone, relative to the largest output."""
     num_automorphisms: int
-    """Sampled relabellings under which the outputs stayed as they were."""
+    """Sampled relabellings under which the outputs stayed as they were; one for every draw of random values."""
     largest_difference: float
     """Among them, relative to the largest output."""
     num_forbidden: int
     """Permutations of values that the template forbids, which must change the outputs, and did."""
     inert: tuple[str, ...]
-    """Tensors some of whose values had no influence on the outputs."""
+    """Tensors some of whose values never had any influence on the outputs, to first order."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Trial:
-    """A module in float64 with several draws of random values, and what it computes for them."""
+    """A module in float64 with several draws of random values, what it computes for them, and what the graph does."""
 
     network: nn.Module
     template: GraphTemplate
     inputs: Float64[Tensor, "n ..."]
     draws: list[Float64[Tensor, " num_values"]]
     outputs: list[Float64[Tensor, "n ..."]]
-    scale: float
-    """The largest output of all draws."""
+    from_graph: list[Float64[Tensor, "n ..."]]
+    acts: Bool[Tensor, " num_values"]
+    """Which values had influence on an output in one of the draws."""
+
+    @property
+    def scale(self) -> float:
+        """The largest output of all draws."""
+        return max(float(expected.abs().max()) for expected in self.outputs)
 
     def change(self, draw: int, permutation: Int64[np.ndarray, " num_values"]) -> float:
         """Largest change of an output when the values of one draw are permuted, relative to the largest output."""
@@ -86,7 +94,7 @@ def check(module: nn.Module, template: GraphTemplate, example_input: Tensor, num
             num_automorphisms=len(trial.draws),
             largest_difference=_check_automorphisms(trial, rng),
             num_forbidden=_check_forbidden(trial),
-            inert=_inert(trial),
+            inert=tuple(slot.names[0] for slot in template.tensors if not trial.acts[slot.place].all()),
         )
     except ValueError as error:
         raise ValueError(f"{type(module).__name__}: {error}") from error
@@ -95,7 +103,7 @@ def check(module: nn.Module, template: GraphTemplate, example_input: Tensor, num
 def random_values(template: GraphTemplate, rng: np.random.Generator) -> Float64[Tensor, " num_values"]:
     """Normal values, scaled so that activations keep their size and units stay alive; no value is special."""
     tensors = [
-        rng.standard_normal(slot.size) * (prod(slot.shape[1:]) ** -0.5 if len(slot.shape) > 1 else BIAS_SCALE)
+        rng.standard_normal(slot.size) * (max(1, prod(slot.shape[1:])) ** -0.5 if len(slot.shape) > 1 else BIAS_SCALE)
         for slot in template.tensors
     ]
     return torch.from_numpy(np.concatenate(tensors))
@@ -103,12 +111,9 @@ def random_values(template: GraphTemplate, rng: np.random.Generator) -> Float64[
 
 def run(module: nn.Module, template: GraphTemplate, values: Float64[Tensor, " num_values"], inputs: Tensor) -> Tensor:
     """The outputs of a float64 module with these values."""
-    parameters = {
-        name: values[slot.offset : slot.offset + slot.size].reshape(slot.shape)
-        for slot in template.tensors
-        for name in slot.names
-    }
-    return torch.func.functional_call(module, parameters, (inputs,))
+    parameters = {name: values[slot.place].reshape(slot.shape) for slot in template.tensors for name in slot.names}
+    with torch.no_grad():
+        return torch.func.functional_call(module, parameters, (inputs,))
 
 
 def _check_round_trip(module: nn.Module, template: GraphTemplate) -> None:
@@ -134,28 +139,53 @@ def _check_edges_differ(template: GraphTemplate) -> None:
 def _make_trial(
     module: nn.Module, template: GraphTemplate, example_input: Tensor, num_draws: int, rng: np.random.Generator
 ) -> _Trial:
+    """Draw random values, until each has acted; at least ``num_draws`` times."""
     network = copy.deepcopy(module).cpu().double().eval()
     inputs = torch.from_numpy(rng.standard_normal((NUM_INPUTS, *example_input.shape[1:])))
-    draws = [random_values(template, rng) for _ in range(num_draws)]
-    try:
-        outputs = [run(network, template, values, inputs) for values in draws]
-    except RuntimeError as error:
-        raise ValueError(f"it fails on inputs of shape {tuple(inputs.shape)}: {error}") from error
-    scale = max(float(expected.abs().max()) for expected in outputs)
-    if not 0 < scale < np.inf:
-        raise ValueError(f"its outputs for random values reach {scale}, so that nothing can be compared")
-    return _Trial(network=network, template=template, inputs=inputs, draws=draws, outputs=outputs, scale=scale)
+    trial = _Trial(
+        network=network,
+        template=template,
+        inputs=inputs,
+        draws=[],
+        outputs=[],
+        from_graph=[],
+        acts=torch.zeros(template.num_values, dtype=torch.bool),
+    )
+    while len(trial.draws) < num_draws or (len(trial.draws) < MOST_DRAWS and not trial.acts.all()):
+        values = random_values(template, rng)
+        try:
+            expected = run(network, template, values, inputs)
+        except RuntimeError as error:
+            raise ValueError(f"it fails on inputs of shape {tuple(inputs.shape)}: {error}") from error
+        try:
+            found, influence = _graph_and_influence(template, values, inputs)
+            trial.from_graph.append(found.reshape(expected.shape))
+        except (RuntimeError, IndexError, KeyError) as error:
+            raise ValueError(f"no function can be read from the template: {error}") from error
+        trial.draws.append(values)
+        trial.outputs.append(expected)
+        trial.acts.logical_or_(influence)
+    if not 0 < trial.scale < np.inf:
+        raise ValueError(f"its outputs for random values reach {trial.scale}, so that nothing can be compared")
+    return trial
+
+
+def _graph_and_influence(
+    template: GraphTemplate, values: Float64[Tensor, " num_values"], inputs: Tensor
+) -> tuple[Tensor, Bool[Tensor, " num_values"]]:
+    """The outputs read from the graph, and which values have influence on them, to first order."""
+    with torch.enable_grad():
+        values = values.clone().requires_grad_()
+        outputs = graph_function(template, values, inputs)
+        weights = torch.linspace(1, 2, outputs.numel(), dtype=torch.float64).reshape(outputs.shape)
+        [gradient] = torch.autograd.grad((weights * outputs).sum(), values)
+    return outputs.detach(), gradient != 0
 
 
 def _check_function(trial: _Trial) -> float:
     """Largest difference between the module's outputs and those read from the graph, relative to the largest output."""
-    difference = 0.0
-    for values, expected in zip(trial.draws, trial.outputs, strict=True):
-        try:
-            found = graph_function(trial.template, values, trial.inputs).reshape(expected.shape)
-        except (RuntimeError, IndexError, KeyError) as error:
-            raise ValueError(f"no function can be read from the template: {error}") from error
-        difference = max(difference, float((found - expected).abs().max()) / trial.scale)
+    pairs = zip(trial.outputs, trial.from_graph, strict=True)
+    difference = max(float((found - expected).abs().max()) for expected, found in pairs) / trial.scale
     if not difference < TOLERANCE:
         raise ValueError(
             f"the function read from the graph differs from the module's by {difference:.1e} of its size; "
@@ -211,17 +241,3 @@ def _forbidden(template: GraphTemplate) -> list[tuple[list[int], Int64[np.ndarra
         permutation[values] = permute_values(template, cycle(template, nodes))[values]
         forbidden.append((nodes.tolist(), permutation))
     return [(nodes, moves) for nodes, moves in forbidden if (moves != np.arange(len(moves))).any()]
-
-
-def _inert(trial: _Trial) -> tuple[str, ...]:
-    """Tensors with values on which no output depends, to first order, in any draw."""
-    acts = torch.zeros(trial.template.num_values, dtype=torch.bool)
-    for values in trial.draws:
-        values = values.clone().requires_grad_()
-        outputs = run(trial.network, trial.template, values, trial.inputs)
-        weights = torch.linspace(1, 2, outputs.numel(), dtype=torch.float64).reshape(outputs.shape)
-        [gradient] = torch.autograd.grad((weights * outputs).sum(), values)
-        acts |= gradient != 0
-    return tuple(
-        slot.names[0] for slot in trial.template.tensors if not acts[slot.offset : slot.offset + slot.size].all()
-    )

@@ -20,6 +20,8 @@ from pipeline.value_layout import IntegerTensor, TensorSlot
 
 LIMIT = 2**31
 """No single number of a run or a size reaches it."""
+MAX_AXES = 8
+"""Most axes of a tensor."""
 ROWS = ("targets", "target_offset", "sources", "source_offset", "source_site", "source_chain")
 GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "map_size")
 
@@ -43,8 +45,7 @@ def read_document(text: str) -> GraphTemplate:
     """The template of a text.
 
     Raises:
-        ValueError: the text is not a template's, its numbers do not fit together, or it is not what `write_document`
-        writes.
+        ValueError: the text is not a template's, its numbers do not fit together, or it is not in the canonical form.
     """
     try:
         template = _read_template(json.loads(text, parse_constant=_refuse_constant))
@@ -82,7 +83,7 @@ def write_runs(numbers: Int64[np.ndarray, " n"]) -> list[list[int]]:
     return runs
 
 
-def read_runs(runs: list[list[int]], limit: int = MAX_NUMBERS) -> Int64[np.ndarray, " n"]:
+def read_runs(runs: Any, limit: int = MAX_NUMBERS) -> Int64[np.ndarray, " n"]:
     """The numbers of runs.
 
     Raises:
@@ -94,7 +95,7 @@ def read_runs(runs: list[list[int]], limit: int = MAX_NUMBERS) -> Int64[np.ndarr
     return np.concatenate([np.empty(0, dtype=np.int64), *pieces])
 
 
-def count_runs(runs: list[list[int]]) -> int:
+def count_runs(runs: Any) -> int:
     """How many numbers the runs describe.
 
     Raises:
@@ -129,8 +130,13 @@ def _write_block(block: Block) -> dict[str, Any]:
     }
 
 
-def _read_block(block: dict[str, Any]) -> Block:
+def _read_block(block: Any) -> Block:
     rows = {name: read_runs(block[name]) for name in ROWS}
+    lengths = [len(column) for column in rows.values()]
+    if lengths != [lengths[0]] * 2 + [lengths[2]] * 4:
+        raise ValueError(
+            f"a block has columns of {lengths} numbers; expected two for the targets and four for the sources"
+        )
     geometry = {name: _counts(block[name]) for name in GEOMETRY}
     return Block(
         kind=EdgeKind[block["kind"]],
@@ -141,7 +147,7 @@ def _read_block(block: dict[str, Any]) -> Block:
     )
 
 
-def _read_template(document: dict[str, Any]) -> GraphTemplate:
+def _read_template(document: Any) -> GraphTemplate:
     rows = [block[name] for block in document["blocks"] for name in ROWS]
     if (total := sum(map(count_runs, [*rows, document["outputs"], document["output_chain"]]))) > MAX_NUMBERS:
         raise ValueError(f"its runs describe {total} numbers; at most {MAX_NUMBERS} are read")
@@ -169,12 +175,14 @@ def _read_template(document: dict[str, Any]) -> GraphTemplate:
     )
 
 
-def _read_step(operation: str, settings: dict[str, list[float]]) -> Step:
+def _read_step(operation: Any, settings: Any) -> Step:
     numbers = tuple((name, tuple(map(_float, settings[name]))) for name in sorted(settings))
     return Step(operation=Operation[operation], settings=numbers)
 
 
-def _counts(numbers: list[Any]) -> tuple[int, ...]:
+def _counts(numbers: Any) -> tuple[int, ...]:
+    if len(numbers) > MAX_AXES:
+        raise ValueError(f"found {len(numbers)} sizes of one thing; at most {MAX_AXES} are read")
     return tuple(map(_count, numbers))
 
 

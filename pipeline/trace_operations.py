@@ -177,7 +177,7 @@ def _parameters(call: Call) -> tuple[TensorSlot, TensorSlot | None]:
 
 
 def _map_of(builder: GraphBuilder, call: Call, rank: int) -> Channels:
-    """The call's tensor ``[1, C, *map]`` read channel by channel."""
+    """The call's tensor ``[batch, C, *map]`` read channel by channel."""
     carried = _tensor(call)
     if carried.node.ndim != rank + 2:
         raise UnsupportedError(

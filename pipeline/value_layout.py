@@ -44,6 +44,11 @@ class TensorSlot:
     def size(self) -> int:
         return prod(self.shape)
 
+    @property
+    def place(self) -> slice:
+        """Its part of ``values``."""
+        return slice(self.offset, self.offset + self.size)
+
 
 @dataclass(frozen=True, kw_only=True)
 class IntegerTensor:
@@ -109,7 +114,7 @@ def values_from(
         raise ValueError(f"{unknown[0]}: the template has no such tensor; if the architecture changed, trace it again")
     values = np.empty(sum(slot.size for slot in tensors), dtype=np.float32)
     for slot in tensors:
-        target = values[slot.offset : slot.offset + slot.size]
+        target = values[slot.place]
         target[:] = _numbers(state_dict, slot, slot.names[0])
         for tied in slot.names[1:]:
             if not np.array_equal(_numbers(state_dict, slot, tied).view(np.int32), target.view(np.int32)):
@@ -126,7 +131,7 @@ def state_dict_from(
     """The state dict these values came from; tied names share one tensor. Nothing shares memory with ``values``."""
     state_dict: dict[str, Tensor] = {}
     for slot in tensors:
-        numbers = values[slot.offset : slot.offset + slot.size].copy()
+        numbers = values[slot.place].copy()
         state_dict |= dict.fromkeys(slot.names, torch.from_numpy(numbers).reshape(slot.shape))
     for integer in integers:
         numbers = torch.tensor(integer.numbers, dtype=INTEGER_DTYPES[integer.dtype])

@@ -72,8 +72,12 @@ def networks(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
     if draw(st.booleans()):
         layers.append(MEANS[rank](1))
     layers.append(nn.Flatten())
-    layers += [nn.Linear(*output_shape(layers, shape), draw(st.integers(1, 5))), draw(st.sampled_from(ACTIVATIONS))()]
+    for _ in range(draw(st.integers(1, 2))):
+        [width] = output_shape(layers, shape)
+        layers += [nn.Linear(width, draw(st.integers(1, 5))), draw(st.sampled_from(ACTIVATIONS))()]
     if draw(st.booleans()):
-        layers.append(draw(branches(*output_shape(layers, shape))))
-    layers.append(nn.Linear(*output_shape(layers, shape), draw(st.integers(1, 5))))
+        [width] = output_shape(layers, shape)
+        layers.append(draw(branches(width)))
+    [width] = output_shape(layers, shape)
+    layers.append(nn.Linear(width, draw(st.integers(1, 5))))
     return nn.Sequential(*layers), torch.zeros(1, *shape)

@@ -35,12 +35,12 @@ def write_network(
     path: Path, features: Mapping[str, np.ndarray], table: pa.Table | None = None, made_of: str = "made up"
 ) -> Representation:
     """Store a network in three batches."""
-    table = samples() if table is None else table
-    cuts = [0, 7, 7, table.num_rows]
+    kept = samples() if table is None else table
+    cuts = [0, 7, 7, kept.num_rows]
     return write_representation(
         path,
         {"network": made_of},
         {name: f"reading of {name}" for name in features},
-        table,
+        kept,
         [{name: layer[start:stop] for name, layer in features.items()} for start, stop in pairwise(cuts)],
     )

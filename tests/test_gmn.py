@@ -156,7 +156,7 @@ def test_representations_are_named_in_order_and_end_in_the_output() -> None:
         "graph",
         "output",
     ]
-    assert torch.equal(representations["output"], model(batch))
+    assert (representations["output"] - model(batch)).abs().max() < ROUNDING
     assert all(len(features) == batch.num_graphs for features in representations.values())
 
 

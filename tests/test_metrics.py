@@ -35,6 +35,10 @@ def test_split_half_reliability_is_the_spearman_brown_formula() -> None:
     assert split_half_reliability(np.array([0.0, 1.0, 2.0]), np.array([0.0, 2.0, 1.0])) == pytest.approx(2 / 3)
 
 
+def test_halves_that_are_exactly_opposed_have_no_reliability() -> None:
+    assert math.isnan(split_half_reliability(np.array([0.0, 1.0]), np.array([1.0, 0.0])))
+
+
 def test_reliability_is_the_r_squared_of_the_truth_against_noisy_halves() -> None:
     """With truth t and halves t + e, t + f of equal noise, predicting t itself scores about the reliability of the mean
     half."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from networks import template_of
 from pipeline.parameter_graph import (
     EdgeKind,
     GraphTemplate,
@@ -217,3 +218,9 @@ def test_coordinates_and_sites_are_right_aligned() -> None:
     assert template.grids == ((), (2, 2))
     assert template.site_position.tolist() == [[-1, -1, -1], [-1, 0, 0], [-1, 0, 1], [-1, 1, 0], [-1, 1, 1]]
     assert template.site_extents.tolist() == [[1, 1, 1], *[[1, 2, 2]] * 4]
+
+
+def test_a_template_is_shown_by_its_sizes() -> None:
+    """Two inputs, five and three channels, seven outputs and three bias nodes are 20; see `networks.small_convolutional`."""
+    template = template_of("small_convolutional")
+    assert repr(template) == f"GraphTemplate(20 nodes, 261 edges, 261 values, digest {template.digest[:12]})"

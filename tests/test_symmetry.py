@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import Int64
 from torch import Tensor, nn
@@ -20,30 +20,34 @@ from random_networks import networks
 from tiny_networks import TINY, Wired, traced
 
 
+@settings(max_examples=settings().max_examples // 2)  # each is traced, which takes a while
 @given(networks(), st.integers(0, 2**32 - 1))
 def test_random_networks_have_the_symmetries_of_their_templates_and_no_others(
     network: tuple[nn.Module, Tensor], seed: int
 ) -> None:
-    """`check` tries automorphisms and forbidden moves of neurons; here each axis of each tensor moves on its own too."""
+    """`check` tries automorphisms and moves of neurons on one side; here each axis of each tensor moves on its own."""
     module, example_input = network
     template = trace(module, example_input)
     assert read_document(write_document(template)).digest == template.digest
-    report = check(module, template, example_input)
-    assert report.num_automorphisms == 3
+    inert = check(module, template, example_input).inert
     double = copy.deepcopy(module).double().eval()
     rng = np.random.default_rng(seed)
-    inputs = torch.from_numpy(rng.standard_normal((32, *example_input.shape[1:])))
-    values = random_values(template, rng)
-    expected = run(double, template, values, inputs)
+    inputs = torch.from_numpy(rng.standard_normal((16, *example_input.shape[1:])))
+    draws = [
+        random_values(template, rng) for _ in range(24)
+    ]  # a rectified neuron may be off for all inputs in many of them
+
+    def changes(moved: Int64[np.ndarray, " num_values"], values: Tensor) -> bool:
+        expected = run(double, template, values, inputs)
+        change = (run(double, template, values[moved], inputs) - expected).abs().max()
+        return bool(change > TOLERANCE * expected.abs().max())
+
     for slot in template.tensors:
         for axis, size in enumerate(slot.shape):
-            if size == 1 or slot.names[0] in report.inert:
-                continue
-            moved = np.arange(template.num_values)
-            places = moved[slot.offset : slot.offset + slot.size].reshape(slot.shape)
-            moved[slot.offset : slot.offset + slot.size] = np.roll(places, 1, axis=axis).reshape(-1)
-            change = (run(double, template, values[moved], inputs) - expected).abs().max()
-            assert change > TOLERANCE * expected.abs().max(), (slot.names, axis)
+            if size > 1 and slot.names[0] not in inert:
+                moved = np.arange(template.num_values)
+                moved[slot.place] = np.roll(moved[slot.place].reshape(slot.shape), 1, axis=axis).reshape(-1)
+                assert any(changes(moved, values) for values in draws), (slot.names, axis)
 
 
 def with_block(template: GraphTemplate, number: int, **changes: Int64[np.ndarray, " n"]) -> GraphTemplate:
@@ -192,7 +196,7 @@ def test_outputs_that_are_always_zero_are_refused() -> None:
 
 
 def test_values_that_do_not_act_are_reported() -> None:
-    """Only the upper left position of the padded convolution is read, where the upper and the left taps meet padding."""
+    """Only the upper left position of the padded convolution is read, where the upper and left taps meet padding."""
     module = Wired(
         lambda net, x: net.head(net.conv(x)[:, :, 0, 0]), conv=nn.Conv2d(1, 3, 3, padding=1), head=nn.Linear(3, 2)
     )

@@ -31,12 +31,13 @@ def split_half_reliability(half_a: Float64[np.ndarray, " n"], half_b: Float64[np
     """The R² a perfect predictor of true accuracy would reach against accuracy measured on both halves of the test
     images.
 
-    The Spearman-Brown formula 2r / (1 + r) of the correlation r between the two halves; NaN if a half is constant.
+    The Spearman-Brown formula 2r / (1 + r) of the correlation r between the two halves; NaN if a half is constant
+    or the halves are exactly opposed.
     """
     if len(half_a) < 2 or np.ptp(half_a) == 0 or np.ptp(half_b) == 0:
         return float("nan")
     r = float(np.corrcoef(half_a, half_b)[0, 1])
-    return 2 * r / (1 + r)
+    return 2 * r / (1 + r) if r > -1 else float("nan")
 
 
 def unit_interval(
