@@ -221,6 +221,6 @@ def test_coordinates_and_sites_are_right_aligned() -> None:
 
 
 def test_a_template_is_shown_by_its_sizes() -> None:
-    """Two inputs, five and three channels, seven outputs and three bias nodes are 20; see `networks.small_convolutional`."""
+    """Two inputs, five and three channels, seven outputs and three bias nodes are 20."""
     template = template_of("small_convolutional")
     assert repr(template) == f"GraphTemplate(20 nodes, 261 edges, 261 values, digest {template.digest[:12]})"

@@ -37,7 +37,7 @@ def split_half_reliability(half_a: Float64[np.ndarray, " n"], half_b: Float64[np
     if len(half_a) < 2 or np.ptp(half_a) == 0 or np.ptp(half_b) == 0:
         return float("nan")
     r = float(np.corrcoef(half_a, half_b)[0, 1])
-    return 2 * r / (1 + r) if r > -1 else float("nan")
+    return 2 * r / (1 + r) if 1 + r > 1e-12 else float("nan")  # 1e-12: rounding of r
 
 
 def unit_interval(
