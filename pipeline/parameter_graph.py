@@ -330,3 +330,9 @@ def coordinates(extents: tuple[int, ...]) -> Int64[np.ndarray, "num_positions 3"
     if extents:
         table[:, MAX_RANK - len(extents) :] = np.indices(extents).reshape(len(extents), -1).T
     return table
+
+
+def relative(position: Int64[np.ndarray, "n 3"], extents: Int64[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 3"]:
+    """Coordinates from -1 (first) to 1 (last) of their axis; 0 on axes of one position and where there is no axis."""
+    scaled = 2 * position / np.maximum(extents - 1, 1) - 1
+    return np.where(extents > 1, scaled, 0).astype(np.float32)

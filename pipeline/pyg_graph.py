@@ -22,6 +22,7 @@ from pipeline.parameter_graph import (
     NodeKind,
     ParameterGraph,
     coordinates,
+    relative,
     right_align,
 )
 
@@ -83,12 +84,6 @@ def _static(template: GraphTemplate) -> dict[str, torch.Tensor]:
         "node_kind": torch.from_numpy(template.node_kind),
         "value_index": torch.from_numpy(edges.value_index),
     }
-
-
-def relative(position: Int64[np.ndarray, "n 3"], extents: Int64[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 3"]:
-    """Coordinates from -1 (first) to 1 (last) of their axis; 0 on axes of one position and where there is no axis."""
-    scaled = 2 * position / np.maximum(extents - 1, 1) - 1
-    return np.where(extents > 1, scaled, 0).astype(np.float32)
 
 
 def chain_table(template: GraphTemplate) -> Int64[np.ndarray, "num_chains 8"]:

@@ -15,8 +15,12 @@ no graph is better than a wrong one.
 """
 
 import copy
+import io
+import logging
 import operator
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
@@ -61,8 +65,7 @@ def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
     except Exception as error:
         raise ValueError(f"{name} fails on an input of shape {tuple(example.shape)}: {error}") from error
     try:
-        with warnings.catch_warnings():  # torch 2.13's own, on every export
-            warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
+        with _quietly():
             return torch.export.export(frozen, (example,)).run_decompositions({})
     except Exception as error:  # whatever torch.export cannot follow: its exceptions share no public base class
         reason = str(error).strip().splitlines()[0]
@@ -70,6 +73,19 @@ def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
             f"{name} cannot be traced: torch.export says {type(error).__name__}: {reason}; "
             "data-dependent control flow has no parameter graph"
         ) from error
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the programs that torch.export prints beside its exceptions, and a warning of torch 2.13 about itself."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 def _walk(program: ExportedProgram, builder: GraphBuilder, example: Tensor) -> Carried:

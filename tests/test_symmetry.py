@@ -187,6 +187,15 @@ def test_neurons_that_do_not_matter_are_pointed_out() -> None:
         check(module, trace(module, torch.zeros(1, 2)), torch.zeros(1, 2))
 
 
+def test_values_are_drawn_until_each_has_acted() -> None:
+    """Behind six rectified neurons in a row, whatever is drawn is off for all inputs more often than not."""
+    layers = [layer for _ in range(6) for layer in (nn.Linear(1, 1), nn.ReLU())]
+    module = nn.Sequential(*layers, nn.Linear(1, 2))
+    report = check(module, trace(module, torch.zeros(1, 1)), torch.zeros(1, 1))
+    assert report.num_automorphisms > 3
+    assert report.inert == ()
+
+
 def test_outputs_that_are_always_zero_are_refused() -> None:
     module = Wired(lambda net, x: (net.layer(x).sigmoid() - 2).relu(), layer=nn.Linear(2, 2))
     with pytest.raises(

@@ -454,7 +454,9 @@ def test_any_damage_is_refused_or_leaves_a_template_of_bounded_size(data: st.Dat
     for _ in range(data.draw(st.integers(1, 3))):
         path = data.draw(st.sampled_from(leaves(document)[1:]))
         try:
-            drop(*path)(document) if data.draw(st.booleans()) else change(*path, to=data.draw(ANYTHING))(document)
+            drop(*path)(document) if data.draw(st.booleans()) else change(*path, to=deepcopy(data.draw(ANYTHING)))(
+                document
+            )
         except (KeyError, IndexError, TypeError):
             continue
         if not leaves(document)[1:]:

@@ -474,6 +474,14 @@ def test_a_network_of_vectors_that_has_no_exact_graph_is_refused(name: str) -> N
         trace(build(), VECTOR)
 
 
+def test_what_cannot_be_traced_is_said_once(capfd: pytest.CaptureFixture[str]) -> None:
+    """The error says it all; torch.export would print its program beside it."""
+    build, text = REFUSED_ON_VECTORS["branch on data"]
+    with pytest.raises(ValueError, match=text):
+        trace(build(), VECTOR)
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 @pytest.mark.parametrize("name", REFUSED_ON_IMAGES)
 def test_a_network_of_images_that_has_no_exact_graph_is_refused(name: str) -> None:

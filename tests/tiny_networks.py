@@ -162,6 +162,25 @@ TINY: dict[str, Tiny] = {
         ),
         shape=(2, 3),
     ),
+    "flattened input": Tiny(
+        build=lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1)), shape=(1, 2, 2)
+    ),
+    "input beside features": Tiny(
+        build=lambda: Wired(
+            lambda net, x: net.head(torch.cat([net.hidden(x).relu(), x], dim=1)),
+            hidden=nn.Linear(2, 2),
+            head=nn.Linear(4, 1),
+        ),
+        shape=(2,),
+    ),
+    "input map beside feature maps": Tiny(
+        build=lambda: Wired(
+            lambda net, x: net.head(torch.cat([x, net.hidden(x).tanh()], dim=1)),
+            hidden=nn.Conv1d(1, 2, 3, padding=1),
+            head=nn.Conv1d(3, 2, 2),
+        ),
+        shape=(1, 5),
+    ),
     "relu then mean": Tiny(
         build=lambda: nn.Sequential(
             nn.Conv1d(1, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(3, 2)

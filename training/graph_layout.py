@@ -19,7 +19,17 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from pipeline.parameter_graph import MAX_RANK, Block, EdgeKind, GraphTemplate, Operation, Step, coordinates, right_align
+from pipeline.parameter_graph import (
+    MAX_RANK,
+    Block,
+    EdgeKind,
+    GraphTemplate,
+    Operation,
+    Step,
+    coordinates,
+    relative,
+    right_align,
+)
 
 # G = groups, O = targets a group, I = edges a target and group (sources, or sources x taps), S = slots an edge, R = I
 # or 1
@@ -113,9 +123,9 @@ def layout_of(template: GraphTemplate, encoding: Encoding, device: torch.device,
 def _block_layout(block: Block, template: GraphTemplate, encoding: Encoding) -> BlockLayout:
     G, O, I, T = block.num_groups, block.num_targets, block.num_sources, block.num_taps
     P = positions_per_node(block) if encoding == "bundles" else 1
-    tap = _relative(coordinates(block.kernel_size), np.tile(right_align(block.kernel_size, 1), (T, 1)))
+    tap = relative(coordinates(block.kernel_size), np.tile(np.array(right_align(block.kernel_size, 1)), (T, 1)))
     site = block.source_site[:I]  # groups of one block are alike
-    position = _relative(template.site_position[site], template.site_extents[site])
+    position = relative(template.site_position[site], template.site_extents[site])
     slots = np.concatenate([np.tile(tap, (I, 1)), np.repeat(position, T, axis=0)], axis=1)
     if encoding == "bundles":
         edges, slots = I // P, slots.reshape(I // P, P * T, SLOT_FEATURES)
@@ -176,11 +186,6 @@ def step_features(step: Step) -> np.ndarray:
     single = [settings.get(name, (0.0,))[0] for name in STEP_NUMBERS]
     numbers = np.concatenate([np.array(per_axis, dtype=float).reshape(-1), single])
     return np.sign(numbers) * np.log1p(np.abs(numbers))
-
-
-def _relative(position: np.ndarray, extents: np.ndarray) -> np.ndarray:
-    """Coordinates from -1 (first) to 1 (last) of their axis; 0 on axes of one position and where there is no axis."""
-    return np.where(extents > 1, 2 * position / np.maximum(extents - 1, 1) - 1, 0.0)
 
 
 def _floats(array: np.ndarray) -> Tensor:
