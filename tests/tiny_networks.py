@@ -292,7 +292,7 @@ TINY: dict[str, Tiny] = {
     ),
     "log softmax with a temperature": Tiny(
         build=lambda: Wired(
-            lambda net, x: ((net.head(net.hidden(x).relu()) - 0.5) / 3).log_softmax(dim=-1),
+            lambda net, x: (torch.sub(net.head(net.hidden(x).relu()), 0.25, alpha=2) / 3).log_softmax(dim=-1),
             hidden=nn.Linear(2, 3),
             head=nn.Linear(3, 2),
         ),
