@@ -190,3 +190,10 @@ def test_counters_may_differ_and_are_restored_as_the_template_has_them() -> None
 def test_values_of_another_number_are_refused() -> None:
     with pytest.raises(ValueError, match=r"values have shape \(16,\), float32; this template has 17 values, float32"):
         traced("linear")[1].graph(np.zeros(16, dtype=np.float32))
+
+
+def test_a_diverged_network_with_tied_weights_comes_back() -> None:
+    """Not a number is not equal to itself, but its bits are."""
+    module = Odd()
+    module.first.weight.data.fill_(float("nan"))
+    assert bits(round_trip(module)) == bits(module.state_dict())
