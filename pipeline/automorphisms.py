@@ -34,8 +34,8 @@ def exchangeable_rows(template: GraphTemplate) -> list[Int64[np.ndarray, "count 
     """Sets of two or more rows of hidden nodes that can be permuted freely, the nodes of a row moving together.
 
     A row is a single node, unless values are shared: where one layer is used twice, permuting its neurons in one place
-    permutes them in the other. The sets generate every automorphism that moves nodes one by one; exchanging whole
-    parallel branches, bias nodes included, is none of theirs.
+    permutes them in the other. The sets generate all automorphisms but two sorts: exchanging whole parallel branches
+    with their bias nodes; and, where one layer reads the same neurons in two orders, what is no exchange of two rows.
     """
     twins = _twins(template)
     rows: dict[tuple[int, ...], list[Int64[np.ndarray, " width"]]] = {}

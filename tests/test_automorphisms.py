@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from jaxtyping import Bool, Int64
+from torch import nn
 
 from pipeline.automorphisms import (
     edge_labels,
@@ -24,7 +25,8 @@ from pipeline.automorphisms import (
 )
 from pipeline.parameter_graph import GraphTemplate, NodeKind
 from pipeline.symmetry import TOLERANCE, random_values, run
-from tiny_networks import TINY, traced
+from pipeline.tracing import trace
+from tiny_networks import TINY, Wired, traced
 
 AT_ONCE = 2**12
 
@@ -176,6 +178,22 @@ def test_exchanging_whole_branches_with_their_biases_is_an_automorphism() -> Non
     """2! within each of two branches, times 2! for the branches; only the first four leave bias nodes in place."""
     assert len(hidden_automorphisms("twin branches")) == 8
     assert len(generated(traced("twin branches")[1])) == 4
+
+
+def test_rows_that_shared_values_do_not_follow_are_left_alone() -> None:
+    """One layer reads three neurons, and again one place further: rotating them is an automorphism, exchanging two is
+    none."""
+    module = Wired(
+        lambda net, x: (
+            lambda h: net.head(torch.cat([net.layer(h), net.layer(torch.cat([h[:, 1:], h[:, :1]], dim=1))], dim=1))
+        )(net.hidden(x).tanh()),
+        hidden=nn.Linear(1, 3),
+        layer=nn.Linear(3, 1),
+        head=nn.Linear(2, 1),
+    )
+    template = trace(module, torch.zeros(1, 1))
+    assert len(automorphisms(template, {NodeKind.NEURON})) == 3
+    assert exchangeable_rows(template) == []
 
 
 def test_samples_reach_every_automorphism() -> None:

@@ -9,8 +9,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from networks import FACTORIES, template_of
+from pipeline.automorphisms import permute_values, sample_automorphism
+from pipeline.images import load_images
+from pipeline.loop_trainer import train_chunk
 from pipeline.parameter_graph import ParameterGraph
-from pipeline.symmetry import permute_values, sample_automorphism
+from pipeline.tracing import trace
+from pipeline.zoo import expand
+from tiny_zoo import tiny_spec
 from training.gmn import GraphMetanetwork, GraphMetanetworkSettings
 from training.graph_batch import batch_graphs
 from training.graph_layout import Encoding, layout_of
@@ -108,6 +113,29 @@ def test_automorphisms_leave_every_output_unchanged(encoding: Encoding, seed: in
     ]
     assert all((left.values != right.values).any() for left, right in zip(originals, moved, strict=True))
     assert (model(batch_graphs(originals)) - model(batch_graphs(moved))).abs().max() < ROUNDING
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_really_trained_networks_and_their_relabelled_twins_are_one_to_the_metanetwork(encoding: Encoding) -> None:
+    """Small CNNs of a zoo after two epochs on digits; the twins compute the same function and get the same output."""
+    spec = tiny_spec(num_runs=3)
+    images = load_images(spec.images)
+    model, rng = network(encoding), np.random.default_rng(0)
+    inputs = torch.from_numpy(images.test_images[:11])
+    for checkpoint in train_chunk(expand(spec), images):
+        if checkpoint.checkpoint == 0:
+            continue  # the untrained one
+        module = checkpoint.run.architecture.build().eval()
+        graph = trace(module, checkpoint.run.architecture.example_input()).graph(checkpoint.values)
+        relabelling = sample_automorphism(graph.template, rng)
+        twin = graph.template.graph(graph.values[permute_values(graph.template, relabelling)])
+        assert (twin.values != graph.values).mean() > 0.5
+        module.load_state_dict(graph.state_dict())
+        expected = module(inputs)
+        module.load_state_dict(twin.state_dict())
+        torch.testing.assert_close(module(inputs), expected, rtol=1e-4, atol=1e-5)
+        outputs = model(batch_graphs([graph, twin]))
+        assert (outputs[0] - outputs[1]).abs().max() < ROUNDING
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

@@ -146,6 +146,14 @@ TINY: dict[str, Tiny] = {
         ),
         shape=(1, 3, 3),
     ),
+    "channels read at different positions": Tiny(
+        build=lambda: Wired(
+            lambda net, x: (lambda h: net.head(torch.cat([h[:, :1, 0], h[:, 1:, 2]], dim=1)))(net.conv(x).tanh()),
+            conv=nn.Conv1d(1, 3, 2),
+            head=nn.Linear(3, 2),
+        ),
+        shape=(1, 5),
+    ),
     "tokens": Tiny(
         build=lambda: Wired(
             lambda net, x: net.head(net.token(x.transpose(1, 2)).relu().flatten(1)),
@@ -217,6 +225,15 @@ TINY: dict[str, Tiny] = {
     "two activations": Tiny(build=lambda: two_branches(torch.relu, torch.tanh, bias=True), shape=(2,)),
     "twin branches": Tiny(build=lambda: two_branches(torch.relu, torch.relu, bias=True), shape=(2,)),
     "twin branches without biases": Tiny(build=lambda: two_branches(torch.relu, torch.relu, bias=False), shape=(2,)),
+    "branches of two strides": Tiny(
+        build=lambda: Wired(
+            lambda net, x: net.head(torch.cat([net.a(x).relu().mean(dim=2), net.b(x).relu().mean(dim=2)], dim=1)),
+            a=nn.Conv1d(1, 2, 2, stride=2, bias=False),
+            b=nn.Conv1d(1, 2, 2, stride=3, bias=False),
+            head=nn.Linear(4, 1),
+        ),
+        shape=(1, 5),
+    ),
     "split and joined in another order": Tiny(
         build=lambda: Wired(
             lambda net, x: (lambda p, q: net.head(torch.cat([q.tanh(), p.relu()], dim=1)))(
