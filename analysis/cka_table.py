@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float64, Shaped
 
 from analysis.estimates import Estimator
+from pipeline.parquet_files import read_table
 from pipeline.whole_files import write_file
 
 FORMAT = "metazoo-cka"
@@ -146,7 +147,7 @@ def read_cka_table(path: Path) -> CkaTable:
     if not path.is_file():
         raise ValueError(f"{path}: no table of CKA values here; make it with {MAKE}")
     try:
-        cells = pq.read_table(path)
+        cells = read_table(path)
         document = json.loads((cells.schema.metadata or {}).get(METADATA, b"{}"))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(f"{path}: not a readable table of CKA values ({error}); make it again with {MAKE}") from error

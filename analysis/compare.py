@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Real
 
 from analysis.cka_table import CELL_COLUMNS, FORMAT, VERSION, CkaTable, parquet_of, read_cka_table, write_cka_table
@@ -34,6 +33,7 @@ from analysis.samples import SharedSamples, join_samples
 from analysis.similarity import narrow, no_finite_row
 from pipeline.cluster import Machine, cluster, run_tasks
 from pipeline.dataset_manifest import canonical_json
+from pipeline.parquet_files import read_table
 from pipeline.progress import progress_bar
 from pipeline.whole_files import write_file
 
@@ -151,7 +151,7 @@ def compare(
                     write_file(files[pair], parquet_of(cells))
                     del states[pair]
                 bar.update()
-    return [pq.read_table(files[pair]) for pair in pairs]
+    return [read_table(files[pair]) for pair in pairs]
 
 
 def pair_key(a: Network, b: Network, comparison: Comparison) -> str:

@@ -37,6 +37,7 @@ from analysis.sections import (
     prediction_section,
     provenance_section,
 )
+from pipeline.dataset_manifest import refuse_inside_dataset
 from pipeline.whole_files import write_file
 
 MOST_PAIRS = 12
@@ -55,6 +56,7 @@ def report(cka: Path, predictions: Path | list[Path], graphs: Path, out: Path) -
     """
     from analysis.figures import LARGE, SMALL  # imports matplotlib
 
+    refuse_inside_dataset(out)
     table = read_cka_table(cka)
     facts = read_facts(graphs)
     paths = find_predictions(predictions if isinstance(predictions, list) else [predictions])

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32, Real
 
 from pipeline.dataset_manifest import FileRecord
+from pipeline.parquet_files import read_table
 from pipeline.whole_files import SUFFIX, sweep
 
 FORMAT = "metazoo-representations"
@@ -73,7 +74,7 @@ class Representation:
 
     def samples(self) -> pa.Table:
         """Columns ``sample_id`` and ``unit``, in the order of the rows of every layer."""
-        return pq.read_table(self.path / SAMPLES)
+        return read_table(self.path / SAMPLES)
 
 
 def write_representation(

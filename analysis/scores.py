@@ -121,7 +121,8 @@ def read_evaluation(paths: Sequence[Path], table: pa.Table) -> Evaluation:
         name = method_name(path)
         if name in path_of:
             raise ValueError(f"{path_of[name]} and {path} are both called {name!r}; rename a folder or leave one out")
-        path_of[name], predictions[name] = path, read_predictions(path).sort_by("graph_id")
+        found = read_predictions(path)
+        path_of[name], predictions[name] = path, found.take(np.argsort(found["graph_id"].to_numpy()))
     first = path_of[next(iter(path_of))]
     column, rows = rows_of(first, predictions[method_name(first)], table)
     target = rows[column].to_numpy().astype(np.float64)

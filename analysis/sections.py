@@ -14,14 +14,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from analysis.cka_table import CkaTable
 from analysis.names import readable, words
 from analysis.page import Html, bullets, figures, paragraph, section, table, warning
 from analysis.scores import BOUND, CEILING, Difference, Evaluation, MethodScores, Score, interval, method_name, number
 from pipeline.dataset_manifest import sha256
+from pipeline.parquet_files import equal
 
 DEMONSTRATION = "digits"
 """Zoos of these images are for demonstration: they are too easy for a claim about anything."""
@@ -61,7 +62,7 @@ class DatasetFacts:
 def data_section(facts: DatasetFacts, evaluation: Evaluation) -> Html:
     """The population, and who saw which part of it."""
     rows = facts.table
-    runs_of = {side: len(rows.filter(pc.field("split") == side)["unit"].unique()) for side in SIDES}
+    runs_of = {side: len(rows.filter(equal(rows["split"], side))["unit"].unique()) for side in SIDES}
     assigned = words([f"{runs_of[side]:,} to {purpose}" for side, purpose in SIDES.items()])
     diverged = f" {facts.num_diverged:,} checkpoints of runs that diverged are left out." if facts.num_diverged else ""
     blocks = [
@@ -182,7 +183,7 @@ def conclusions_section(
 
 def configuration_section(facts: DatasetFacts) -> Html:
     """The settings of the first run, beside what all runs have."""
-    rows = facts.table.sort_by([("run_id", "ascending"), ("epoch", "ascending")])
+    rows = facts.table.take(np.lexsort((facts.table["epoch"].to_numpy(), facts.table["run_id"].to_numpy())))
     names = ["architecture", *(name for name in rows.column_names if name.startswith("config."))]
     listed = [
         [readable(name.removeprefix("config.")), setting(rows[name][0].as_py()), span(rows[name].to_pylist())]

@@ -64,14 +64,14 @@ def graphs(
     description = describe(zoos, dataset)
     check_folder(out, description)
     if (out / MANIFEST).exists() and not (out / UNFINISHED).exists():
-        print(f"Nothing to do: {out} is finished.")
+        print(f"Nothing to do: {out} is finished; python -m pipeline verify compares every file.")
     else:
         with one_writer(out):
             check_folder(out, description)  # again: before the lock was ours, another process may have begun
             if not (out / MANIFEST).exists():
-                begin(out, description)
                 rows = read_zoos(zoos)
                 plan = plan_dataset(rows, trace_architectures(rows), dataset)
+                begin(out, description)
                 write_parts(plan, out, machine)
                 finish(plan, out)
             tidy(out)

@@ -11,12 +11,15 @@ too, does without it.
 import logging
 import os
 import secrets
+import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from types import FrameType
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -68,7 +71,25 @@ def cluster() -> Iterator[None]:
             own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
             ray.init(address="local", _temp_dir=folder, **own, **quiet)
         stack.callback(ray.shutdown)
+        stack.enter_context(termination_interrupts())
         yield
+
+
+@contextmanager
+def termination_interrupts() -> Iterator[None]:
+    """Inside, SIGTERM is what Ctrl-C is; Ray would print its C++ stack and leave at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def check_answers(address: str) -> None:

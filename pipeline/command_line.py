@@ -61,12 +61,18 @@ def run_command(package: str, command: Callable[[], None]) -> None:
     """Run a command; bad input becomes one line on the error stream.
 
     Raises:
-        SystemExit: with code 1, if the command raised ``ValueError``; with 130 after an interrupt.
+        SystemExit: with code 1, if the command raised ``ValueError`` or ``OSError``; with 130 after an interrupt.
     """
     try:
         command()
     except ValueError as error:
         print(f"python -m {package}: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(
+            f"python -m {package}: {where}{error.strerror or error}; choose another path, or free it", file=sys.stderr
+        )
         raise SystemExit(1) from error
     except KeyboardInterrupt as interrupt:
         print(
@@ -106,7 +112,11 @@ def read_settings(program: str, command: Command, arguments: Sequence[str]) -> C
     function = getattr(import_module(module), name)
     places = "".join(f" {name.upper()}" for name in command.positional)
     parser = ArgumentParser(
-        prog=program, usage=f"{program}{places} [SETTINGS]", description=command.sentence, exit_on_error=False
+        prog=program,
+        usage=f"{program}{places} [SETTINGS]",
+        description=command.sentence,
+        exit_on_error=False,
+        allow_abbrev=False,
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these settings")
     parser.add_function_arguments(function)

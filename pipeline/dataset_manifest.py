@@ -241,3 +241,14 @@ def _check_names(path: Path, manifest: Manifest) -> None:
     if wrong := sorted(expected ^ set(manifest.files)):
         verb = "does not name" if wrong[0] in expected else "names"
         raise ValueError(f"{path}: {verb} {wrong[0]!r}; by its counts there are {len(expected)} files")
+
+
+def refuse_inside_dataset(out: Path) -> None:
+    """Keep results out of datasets, whose files are those their manifest names.
+
+    Raises:
+        ValueError: the folder is a dataset or lies in one.
+    """
+    for folder in (out.resolve(), *out.resolve().parents):
+        if (folder / MANIFEST).exists() and (folder / "zarr.json").exists():
+            raise ValueError(f"{out} is in the dataset {folder}, which holds nothing else; choose a folder outside it")

@@ -60,7 +60,7 @@ def read_parquet(path: Path, content: bytes, columns: pa.Schema, num_rows: int) 
                     raise ValueError(
                         f"{path}: column {column.name} is {found.get(column.name)}; expected {column.type}"
                     )
-            table = file.read()
+            table = file.read(use_threads=False)  # why: pipeline.parquet_files
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path}: not a readable Parquet file: {error}") from error
     for column in columns:

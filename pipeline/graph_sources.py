@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from jaxtyping import Float32, Float64, UInt8
 from torch import nn
@@ -19,6 +18,7 @@ from torch import nn
 from pipeline.architectures import Architecture
 from pipeline.dataset_manifest import sha256
 from pipeline.parameter_graph import GraphTemplate
+from pipeline.parquet_files import equal
 from pipeline.progress import progress_bar
 from pipeline.symmetry import check
 from pipeline.tracing import trace
@@ -92,7 +92,7 @@ def read_zoos(zoos: Sequence[Zoo]) -> ZooRows:
                 chunks.append(zoo.chunk_path(index).resolve() / "values.npy")
                 bar.update()
     everything = pa.concat_tables(tables, promote_options="default")
-    table = everything.filter(pc.field("status") == "ok")
+    table = everything.filter(equal(everything["status"], "ok"))
     if table.num_rows == 0:
         names = ", ".join(str(zoo.path) for zoo in zoos)
         raise ValueError(

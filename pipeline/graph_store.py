@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import zarr
 from jaxtyping import Float32
 from zarr.abc.buffer import Buffer
@@ -38,6 +37,7 @@ from pipeline.dataset_manifest import (
 )
 from pipeline.dataset_tables import GRAPH_COLUMNS, TEMPLATE_COLUMNS, read_parquet
 from pipeline.parameter_graph import GraphTemplate, ParameterGraph
+from pipeline.parquet_files import equal
 from pipeline.template_document import read_document
 
 TEMPLATES_IN_MEMORY = 256
@@ -111,7 +111,7 @@ class GraphDataset:
         if column not in self.table.column_names or self.table.schema.field(column).type != pa.string():
             names = [field.name for field in self.table.schema if field.name.startswith("split")]
             raise ValueError(f"{self.files.root}: no column {column!r} to split by; expected one of {', '.join(names)}")
-        chosen = self.table.filter(pc.field(column) == name)
+        chosen = self.table.filter(equal(self.table[column], name))
         if chosen.num_rows == 0:
             found = {str(row["values"]): row["counts"] for row in self.table[column].value_counts().to_pylist()}
             raise ValueError(f"{self.files.root}: {column} {name!r} has no graphs; found {found}")

@@ -6,6 +6,7 @@ Writes  a ``torch_geometric.data.Data``; its columns are listed in `to_pyg`
 Our own metanetworks do not use this: they read whole batches of values of one template (`training.graph_batch`).
 """
 
+import copy
 from functools import lru_cache
 from typing import Any
 
@@ -58,14 +59,15 @@ def to_pyg(graph: ParameterGraph) -> ParameterGraphData:
     Raises:
         ValueError: a chain is longer than eight operations.
     """
-    static = _static(graph.template)
-    edge_attr = static["edge_attr"].clone()
-    edge_attr[:, 0] = torch.from_numpy(graph.values)[static["value_index"]]
-    return ParameterGraphData(**{**static, "edge_attr": edge_attr})
+    data = copy.copy(_without_values(graph.template))
+    edge_attr = data["edge_attr"].clone()
+    edge_attr[:, 0] = torch.from_numpy(graph.values)[data["value_index"]]
+    data.edge_attr = edge_attr
+    return data
 
 
 @lru_cache(maxsize=256)
-def _static(template: GraphTemplate) -> dict[str, torch.Tensor]:
+def _without_values(template: GraphTemplate) -> ParameterGraphData:
     """Everything but the values, which stand as zeros in column 0 of ``edge_attr``."""
     edges, chains = template.edges, chain_table(template)
     taps = np.concatenate([_taps(block) for block in template.blocks])
@@ -73,17 +75,17 @@ def _static(template: GraphTemplate) -> dict[str, torch.Tensor]:
     position = relative(template.site_position, template.site_extents)[edges.site]
     one_hot_kind = np.eye(len(EdgeKind), dtype=np.float32)[edges.kind]
     values = np.zeros((len(edges.kind), 1), dtype=np.float32)
-    return {
-        "x": torch.from_numpy(_node_features(template)),
-        "edge_index": torch.from_numpy(edges.edge_index),
-        "edge_attr": torch.from_numpy(np.concatenate([values, taps, position, one_hot_kind], axis=1)),
-        "edge_geometry": torch.from_numpy(geometry[edges.block]),
-        "edge_chain": torch.from_numpy(chains[edges.chain]),
-        "node_chain": torch.from_numpy(chains[template.node_chain]),
-        "edge_kind": torch.from_numpy(edges.kind),
-        "node_kind": torch.from_numpy(template.node_kind),
-        "value_index": torch.from_numpy(edges.value_index),
-    }
+    return ParameterGraphData(
+        x=torch.from_numpy(_node_features(template)),
+        edge_index=torch.from_numpy(edges.edge_index),
+        edge_attr=torch.from_numpy(np.concatenate([values, taps, position, one_hot_kind], axis=1)),
+        edge_geometry=torch.from_numpy(geometry[edges.block]),
+        edge_chain=torch.from_numpy(chains[edges.chain]),
+        node_chain=torch.from_numpy(chains[template.node_chain]),
+        edge_kind=torch.from_numpy(edges.kind),
+        node_kind=torch.from_numpy(template.node_kind),
+        value_index=torch.from_numpy(edges.value_index),
+    )
 
 
 def chain_table(template: GraphTemplate) -> Int64[np.ndarray, "num_chains 8"]:

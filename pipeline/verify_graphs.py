@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from jaxtyping import Bool
 
 from pipeline.dataset_manifest import FORMAT, MANIFEST, VERSION, CheckedFiles, read_manifest
 from pipeline.graph_plan import SplitRule, graph_ids
 from pipeline.graph_store import GraphDataset, open_graphs
+from pipeline.parquet_files import equal
 from pipeline.progress import progress_bar
 
 SHOWN_FINDINGS = 50
@@ -56,7 +56,7 @@ def unexpected_files(files: CheckedFiles) -> Iterator[str]:
     expected = {files.root / name for name in (MANIFEST, *files.manifest.files)}
     for path in sorted(files.root.rglob("*")):
         if path not in expected and not path.is_dir():
-            yield f"{path}: the manifest does not name it; delete it, or let python -m pipeline graphs tidy up"
+            yield f"{path}: the manifest does not name it; delete it"
 
 
 def damaged_files(files: CheckedFiles) -> Iterator[str]:
@@ -129,7 +129,7 @@ def wrong_templates(dataset: GraphDataset) -> Iterator[str]:
         except ValueError as error:
             yield str(error)
             continue
-        graphs = dataset.table.filter(pc.field("template") == digest)
+        graphs = dataset.table.filter(equal(dataset.table["template"], digest))
         wrong = graphs["length"].to_numpy() != template.num_values
         yield from graphs_where(
             graphs, wrong, f"its length is not {template.num_values}, as template {digest} has values"

@@ -29,6 +29,7 @@ from jaxtyping import Float32, UInt8
 
 from pipeline.architectures import Activation, Initialisation
 from pipeline.loop_trainer import Checkpoint
+from pipeline.parquet_files import read_table
 from pipeline.whole_files import leftovers, sweep, write_file, write_folder
 from pipeline.zoo import Configuration, Optimizer, ZooSpec, document_digest, parse_spec
 
@@ -226,7 +227,7 @@ def read_chunk(zoo: Zoo, index: int) -> ChunkData:
         check_file(folder / name, files[name])
     return ChunkData(
         values=np.load(folder / "values.npy", mmap_mode="r", allow_pickle=False),
-        rows=pq.read_table(folder / "rows.parquet"),
+        rows=read_table(folder / "rows.parquet"),
         correct=np.load(folder / "correct.npy", allow_pickle=False),
     )
 
@@ -235,7 +236,7 @@ def read_rows(zoo: Zoo, index: int, columns: Sequence[str]) -> pa.Table:
     """Some columns of a finished chunk's rows, in no time: digests are not checked."""
     file = zoo.chunk_path(index) / "rows.parquet"
     try:
-        return pq.read_table(file, columns=list(columns))
+        return read_table(file, columns=columns)
     except (OSError, pa.ArrowInvalid) as error:
         raise damaged(file, f"cannot be read ({error})") from error
 

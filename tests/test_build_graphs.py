@@ -101,7 +101,7 @@ def test_a_second_run_says_that_there_is_nothing_to_do_and_does_nothing(
         monkeypatch.setattr(build_graphs, name, fail)
     before = content(undisturbed)
     graphs(zoo, undisturbed, SMALL_PARTS)
-    assert f"Nothing to do: {undisturbed} is finished." in capsys.readouterr().out
+    assert f"Nothing to do: {undisturbed} is finished; python -m pipeline verify compares every file." in capsys.readouterr().out
     assert content(undisturbed) == before
 
 

@@ -1,14 +1,16 @@
 """Joining a cluster and running tasks on it; starting one is what every command does without RAY_ADDRESS."""
 
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from conftest import RayHead
-from pipeline.cluster import Machine, cluster, run_tasks
+from pipeline.cluster import Machine, cluster, run_tasks, termination_interrupts
 
 
 @pytest.fixture
@@ -103,3 +105,12 @@ def test_an_address_where_nothing_answers_is_refused_at_once(monkeypatch: pytest
         monkeypatch.setenv("RAY_ADDRESS", address)
         with pytest.raises(ValueError, match=f"RAY_ADDRESS is {address}, where nothing answers"), cluster():
             pass
+
+
+def test_termination_is_an_interrupt_while_a_job_runs() -> None:
+    def terminate() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait(5)  # until the handler has run
+
+    with pytest.raises(KeyboardInterrupt), termination_interrupts():
+        terminate()

@@ -52,6 +52,7 @@ def test_a_command_is_called_with_records_built_from_flags_and_file(tmp_path: Pa
     [
         (["draw", "here", "--times", "2", "--size.width", "0"], "width is 0; expected at least 1"),
         (["draw", "here", "--times", "2", "--size.widht", "2"], "--size.widht"),
+        (["draw", "here", "--time", "2"], "--time"),
         (["draw", "here"], "times"),
         (["draw", "here", "there", "--times", "2"], "there"),
         (["draw", "here", "--times", "2", "--config", "missing.yaml"], "missing.yaml"),
@@ -85,6 +86,22 @@ def test_bad_input_is_one_line_and_exit_code_1(capsys: pytest.CaptureFixture[str
         run_command("zoology", command)
     assert stop.value.code == 1
     assert capsys.readouterr().err == "python -m zoology: graphs.zarr: not a dataset\n"
+
+
+def test_a_path_that_cannot_be_written_is_one_line_and_exit_code_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+
+    def command() -> None:
+        (tmp_path / "file" / "below").mkdir()
+
+    with pytest.raises(SystemExit) as stop:
+        run_command("zoology", command)
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == (
+        f"python -m zoology: {tmp_path}/file/below: Not a directory; choose another path, or free it\n"
+    )
 
 
 def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:

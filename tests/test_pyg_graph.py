@@ -140,10 +140,14 @@ def test_graphs_of_a_template_share_all_tensors_but_the_values_and_nothing_write
     assert all(torch.equal(tensor, before[key]) for key, tensor in first.items())
 
 
-def test_values_are_copied() -> None:
+def test_what_is_added_to_one_graph_stays_there() -> None:
     [graph] = graphs("linear", 1)
-    to_pyg(graph)["edge_attr"].zero_()
+    first = to_pyg(graph)
+    first.y = torch.ones(1)
+    first["edge_attr"].zero_()
+    assert "y" not in to_pyg(graph)
     assert graph.values.all()
+    assert to_pyg(graph)["edge_attr"][:, 0].all()
 
 
 def test_a_chain_of_nine_operations_is_refused() -> None:

@@ -161,6 +161,46 @@ def test_training_goes_on_from_a_checkpoint(dataset: Path, trained: Path, tmp_pa
     assert len(curve(tmp_path, "train/loss")) == 1
 
 
+def test_a_checkpoint_of_another_shape_is_refused_before_anything_is_written(
+    dataset: Path, trained: Path, tmp_path: Path
+) -> None:
+    others = ("--model.network.width=7", f"--ckpt_path={trained / 'checkpoints' / 'last.ckpt'}")
+    with pytest.raises(
+        ValueError, match=r"last.ckpt: of a network .*'width': 5.*; the configuration asks for .*'width': 7"
+    ):
+        read_command(["predict", *arguments(dataset, tmp_path / "out", *others)])()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "bad.ckpt: no such checkpoint"),
+        ({"state_dict": {}}, "it has no hyper_parameters"),
+        ({"state_dict": {}, "hyper_parameters": {}, "pytorch-lightning_version": "2"}, "it is of another task"),
+    ],
+)
+@pytest.mark.parametrize("command", ["fit", "predict"])
+def test_what_is_no_checkpoint_of_ours_is_refused_before_anything_is_written(
+    command: str, content: dict | None, message: str, dataset: Path, tmp_path: Path
+) -> None:
+    if content is not None:
+        torch.save(content, tmp_path / "bad.ckpt")
+    others = (f"--ckpt_path={tmp_path / 'bad.ckpt'}",)
+    with pytest.raises(ValueError, match=message):
+        read_command([command, *arguments(dataset, tmp_path / "out", *others)])()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["fit", "baselines"])
+def test_nothing_is_written_into_a_dataset(command: str, dataset: Path) -> None:
+    before = sorted(dataset.rglob("*"))
+    given = {"fit": arguments(dataset, dataset / "out"), "baselines": [f"--path={dataset}", f"--out={dataset}"]}
+    with pytest.raises(ValueError, match="is in the dataset .*, which holds nothing else; choose a folder outside it"):
+        read_command([command, *given[command]])()
+    assert sorted(dataset.rglob("*")) == before
+
+
 class Payload:
     """What a malicious checkpoint would run."""
 
@@ -216,6 +256,7 @@ def test_a_missing_dataset_is_named(tmp_path: Path) -> None:
     ("others", "message"),
     [
         (["fit", "--model.network.widht=3"], "widht"),
+        (["fit", "--data.colum=test_loss"], "--data.colum"),
         (["fit", "--model.network.width=0"], "width is 0"),
         (["train"], "no command 'train'; choose from fit, validate, test, predict, baselines"),
         (["predict"], "needs --ckpt_path"),

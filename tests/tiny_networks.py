@@ -309,7 +309,15 @@ TINY: dict[str, Tiny] = {
     ),
     "log softmax with a temperature": Tiny(
         build=lambda: Wired(
-            lambda net, x: (torch.sub(net.head(net.hidden(x).relu()), 0.25, alpha=2) / 3).log_softmax(dim=-1),
+            lambda net, x: ((net.head(net.hidden(x).relu()) - 0.5) / 3).log_softmax(dim=-1),
+            hidden=nn.Linear(2, 3),
+            head=nn.Linear(3, 2),
+        ),
+        shape=(2,),
+    ),
+    "shifted and scaled": Tiny(
+        build=lambda: Wired(
+            lambda net, x: torch.sub(net.head(torch.add(2 * net.hidden(x), 0.5, alpha=3).sin() / 4 + 1), 0.25, alpha=2),
             hidden=nn.Linear(2, 3),
             head=nn.Linear(3, 2),
         ),

@@ -59,7 +59,12 @@ def _read_lightning(program: str, command: str, arguments: Sequence[str]) -> Cal
                 auto_configure_optimizers=False,
                 seed_everything_default=0,
                 save_config_kwargs={"overwrite": True},
-                parser_kwargs={"prog": program, "description": COMMANDS[command], "exit_on_error": False},
+                parser_kwargs={
+                    "prog": program,
+                    "description": COMMANDS[command],
+                    "exit_on_error": False,
+                    "allow_abbrev": False,
+                },
                 trainer_defaults={
                     "reload_dataloaders_every_n_epochs": 1,
                     "use_distributed_sampler": False,
@@ -87,16 +92,31 @@ def _run_lightning(cli: "LightningCLI", command: str) -> None:
     """Call the trainer; nothing in a checkpoint is unpickled.
 
     Raises:
-        ValueError: fit would write among the checkpoints of another run.
+        ValueError: fit would write among the checkpoints of another run, or into a dataset; or the checkpoint does not
+            fit the configuration.
     """
+    from pipeline.dataset_manifest import refuse_inside_dataset
+    from training.tasks import check_checkpoint
+
     checkpoint, root = cli.config.ckpt_path, Path(cli.trainer.default_root_dir)
+    refuse_inside_dataset(root)
+    if checkpoint:
+        check_checkpoint(Path(checkpoint), cli.model)
     if command == "fit" and not checkpoint and any((root / "checkpoints").glob("*.ckpt")):
         raise ValueError(
             f"{root} holds the checkpoints of an earlier run; go on with it by --ckpt_path "
             f"{root}/checkpoints/last.ckpt, or choose another --trainer.default_root_dir"
         )
     run = getattr(cli.trainer, command)
-    run(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+    try:
+        run(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as stop:  # Lightning's answer to an interrupt
+        last = root / "checkpoints" / "last.ckpt"
+        print(
+            f"python -m training: interrupted; go on by --ckpt_path {last}" if last.exists() else "interrupted",
+            file=sys.stderr,
+        )
+        raise SystemExit(130) from stop
     if cli.trainer.is_global_zero:
         _say_what_was_written(cli, command, root)
 

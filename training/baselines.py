@@ -19,6 +19,7 @@ import pyarrow as pa
 from jaxtyping import Float64, Int64
 from tqdm import tqdm
 
+from pipeline.dataset_manifest import refuse_inside_dataset
 from pipeline.graph_store import GraphDataset
 from training.predictions import Prediction, write_predictions
 
@@ -37,6 +38,7 @@ def baselines(path: str, out: Path, column: str = "test_accuracy", epochs: list[
     """
     from training.graph_data import GraphDataModule
 
+    refuse_inside_dataset(out)
     data = GraphDataModule(path, column=column, epochs=epochs)
     data.setup()
     train, test = data.rows["train"], data.rows["test"]

@@ -11,6 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.parquet_files import read_table
+
 FILE_NAME = "predictions.parquet"
 COLUMNS = ("graph_id", "run_id", "unit", "epoch", "column", "method", "target", "prediction")
 
@@ -49,7 +51,7 @@ def read_predictions(path: Path) -> pa.Table:
     if not path.exists():
         raise ValueError(f"{path}: no such file; make it with python -m training predict or baselines")
     try:
-        table = pq.read_table(path)
+        table = read_table(path)
     except pa.ArrowInvalid as error:
         raise ValueError(
             f"{path}: not a parquet file ({error}); make it again with python -m training predict"

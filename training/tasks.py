@@ -172,19 +172,48 @@ def load_task(path: Path) -> PredictColumn:
     Raises:
         ValueError: no such file, or not a checkpoint of this task.
     """
-    if not path.exists():
-        raise ValueError(f"{path}: no such checkpoint; python -m training fit writes them below its default_root_dir")
+    checkpoint = read_checkpoint(path)
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         settings = checkpoint["hyper_parameters"]
         task = PredictColumn(
             network=GraphMetanetworkSettings(**settings["network"]),
             optimizer=OptimizerSettings(**settings["optimizer"]),
         )
         task.load_state_dict(checkpoint["state_dict"])
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"{path}: {NO_CHECKPOINT}: {str(error).strip().splitlines()[0]}") from error
+    return task.eval()
+
+
+def check_checkpoint(path: Path, task: PredictColumn) -> None:
+    """Refuse a checkpoint that a configured task cannot go on from, before anything is started.
+
+    Raises:
+        ValueError: it is no checkpoint, or of a network of another shape.
+    """
+    found = read_checkpoint(path)["hyper_parameters"]["network"]
+    if found != asdict(task.network.settings):
+        raise ValueError(f"{path}: of a network {found}; the configuration asks for {asdict(task.network.settings)}")
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint that ``fit`` wrote, tensors and plain values alone.
+
+    Raises:
+        ValueError: no such file, or not such a checkpoint.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such checkpoint; python -m training fit writes them below its default_root_dir")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path}: {NO_CHECKPOINT}: it does not hold tensors and plain values alone") from error
-    except (EOFError, KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+    except (EOFError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error) else "it ends early"
         raise ValueError(f"{path}: {NO_CHECKPOINT}: {reason}") from error
-    return task.eval()
+    for key in ("hyper_parameters", "state_dict", "pytorch-lightning_version"):
+        if not isinstance(checkpoint, dict) or key not in checkpoint:
+            raise ValueError(f"{path}: {NO_CHECKPOINT}: it has no {key}")
+    if not {"network", "optimizer"} <= set(checkpoint["hyper_parameters"]):
+        raise ValueError(f"{path}: {NO_CHECKPOINT}: it is of another task")
+    return checkpoint
