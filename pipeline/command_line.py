@@ -7,6 +7,7 @@ Only the module of the command asked for is imported, so that the list of comman
 one line and exit code 2; bad input that a command finds while it runs is one line and exit code 1.
 """
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -68,6 +69,8 @@ def run_command(package: str, command: Callable[[], None]) -> None:
     except ValueError as error:
         print(f"python -m {package}: {error}", file=sys.stderr)
         raise SystemExit(1) from error
+    except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(

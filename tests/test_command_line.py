@@ -1,5 +1,7 @@
 """Commands from signatures: what is called, and what a mistake looks like."""
 
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,6 +104,22 @@ def test_a_path_that_cannot_be_written_is_one_line_and_exit_code_1(
     assert capsys.readouterr().err == (
         f"python -m zoology: {tmp_path}/file/below: Not a directory; choose another path, or free it\n"
     )
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    program = (
+        "from pipeline.command_line import run_command;"
+        "run_command('zoology', lambda: [print(number) for number in range(10**6)])"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "0\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
 
 
 def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:

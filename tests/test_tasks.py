@@ -178,6 +178,10 @@ def test_a_checkpoint_of_another_shape_is_refused_before_anything_is_written(
         (None, "bad.ckpt: no such checkpoint"),
         ({"state_dict": {}}, "it has no hyper_parameters"),
         ({"state_dict": {}, "hyper_parameters": {}, "pytorch-lightning_version": "2"}, "it is of another task"),
+        (
+            {"state_dict": {}, "hyper_parameters": {"network": {}, "optimizer": {}}},
+            "Lightning's own entries are missing",
+        ),
     ],
 )
 @pytest.mark.parametrize("command", ["fit", "predict"])

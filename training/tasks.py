@@ -191,7 +191,10 @@ def check_checkpoint(path: Path, task: PredictColumn) -> None:
     Raises:
         ValueError: it is no checkpoint, or of a network of another shape.
     """
-    found = read_checkpoint(path)["hyper_parameters"]["network"]
+    checkpoint = read_checkpoint(path)
+    if "pytorch-lightning_version" not in checkpoint:
+        raise ValueError(f"{path}: {NO_CHECKPOINT}: Lightning's own entries are missing")
+    found = checkpoint["hyper_parameters"]["network"]
     if found != asdict(task.network.settings):
         raise ValueError(f"{path}: of a network {found}; the configuration asks for {asdict(task.network.settings)}")
 
@@ -211,7 +214,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except (EOFError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error) else "it ends early"
         raise ValueError(f"{path}: {NO_CHECKPOINT}: {reason}") from error
-    for key in ("hyper_parameters", "state_dict", "pytorch-lightning_version"):
+    for key in ("hyper_parameters", "state_dict"):
         if not isinstance(checkpoint, dict) or key not in checkpoint:
             raise ValueError(f"{path}: {NO_CHECKPOINT}: it has no {key}")
     if not {"network", "optimizer"} <= set(checkpoint["hyper_parameters"]):
