@@ -4,8 +4,8 @@ Reads   a file, or bytes in memory
 Writes  nothing
 
 Arrow reads on a pool of threads by default, and a process that ends while they are alive aborts now and then, saying
-"terminate called without an active exception": seen with pyarrow 26.0.1 beside torch 2.13.0 in about half of the runs
-of a command that does little else. For the same reason tables are filtered by masks and sorted by indices, never by
+"terminate called without an active exception": seen with pyarrow 26.0.1 beside torch 2.13.0 in many runs of a
+command that does little else. For the same reason tables are filtered by masks and sorted by indices, never by
 expressions, which run on that pool. Our tables are small: one thread costs nothing.
 """
 
