@@ -10,7 +10,6 @@ one out is leaving out independent things. The moments of a pair's blocks add up
 are kept beside OUT: after any failure the same command goes on with the pairs that are missing.
 """
 
-import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -33,6 +32,7 @@ from analysis.samples import SharedSamples, join_samples
 from analysis.similarity import narrow, no_finite_row
 from pipeline.cluster import Machine, cluster, run_tasks
 from pipeline.dataset_manifest import canonical_json
+from pipeline.file_records import sha256
 from pipeline.parquet_files import read_table
 from pipeline.progress import progress_bar
 from pipeline.whole_files import write_file
@@ -98,6 +98,8 @@ def cka(
     networks = [Network(stored=stored, lost=lost_layers(stored)) for stored in find_representations(paths)]
     samples = join_samples([network.stored for network in networks], comparison.most_blocks, comparison.seed)
     description = describe(networks, comparison)
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder; the table is a file, so give its name: {out / 'cka.parquet'}")
     if out.exists() and read_cka_table(out).description == description:
         print(f"Nothing to do: {out} compares these networks already.")
     else:
@@ -124,8 +126,13 @@ def describe(networks: Sequence[Network], comparison: Comparison) -> dict[str, A
             for network in networks
         ],
         "comparison": asdict(comparison),
-        "packages": {package: version(package) for package in PACKAGES},
+        "packages": package_versions(),
     }
+
+
+def package_versions() -> dict[str, str]:
+    """Of what the numbers come from."""
+    return {package: version(package) for package in PACKAGES}
 
 
 def compare(
@@ -156,8 +163,14 @@ def compare(
 
 def pair_key(a: Network, b: Network, comparison: Comparison) -> str:
     """Names the file of a pair after everything that decides its cells."""
-    decides = {"a": a.stored.digest, "b": b.stored.digest, "comparison": asdict(comparison), "version": VERSION}
-    return hashlib.sha256(canonical_json(decides).encode()).hexdigest()[:32]
+    decides = {
+        "a": a.stored.digest,
+        "b": b.stored.digest,
+        "comparison": asdict(comparison),
+        "version": VERSION,
+        "packages": package_versions(),
+    }
+    return sha256(canonical_json(decides).encode())[:32]
 
 
 def measure_block(

@@ -9,12 +9,9 @@ Writes  a folder per network, aside, renamed when it is whole
 Nothing needs unpickling, nor this program: the files are JSON, Parquet and plain .npy.
 """
 
-import hashlib
 import json
-import os
 import re
 import shutil
-import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,9 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float32, Real
 
-from pipeline.dataset_manifest import FileRecord
+from pipeline.file_records import FileRecord, sha256
 from pipeline.parquet_files import read_table
-from pipeline.whole_files import SUFFIX, sweep
+from pipeline.whole_files import aside_path, sweep
 
 FORMAT = "metazoo-representations"
 VERSION = 1
@@ -99,7 +96,7 @@ def write_representation(
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent)
-    aside = aside_path(path, "")
+    aside = aside_path(path)
     shutil.rmtree(aside, ignore_errors=True)  # an earlier try of this process
     aside.mkdir()
     try:
@@ -114,7 +111,7 @@ def write_representation(
             "layers": [asdict(layer) for layer in layers],
             "num_samples": samples.num_rows,
             "sample_digest": sample_digest(samples),
-            "files": {file.name: asdict(stored_file(file)) for file in sorted(aside.iterdir())},
+            "files": {file.name: asdict(FileRecord.of_file(file)) for file in sorted(aside.iterdir())},
         }
         (aside / DOCUMENT).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
         put_in_place(aside, path)
@@ -158,11 +155,6 @@ def put_in_place(aside: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def aside_path(path: Path, purpose: str) -> Path:
-    """A name beside ``path`` that ``sweep`` clears away when this process is gone."""
-    return path.with_name(f".{path.name}{purpose}~{socket.gethostname()}~{os.getpid()}{SUFFIX}")
-
-
 def open_representation(path: Path) -> Representation:
     """The representation in a folder, its files compared with their digests.
 
@@ -184,7 +176,7 @@ def open_representation(path: Path) -> Representation:
             layers=layers,
             num_samples=int(document["num_samples"]),
             sample_digest=str(document["sample_digest"]),
-            digest=hashlib.sha256(content).hexdigest(),
+            digest=sha256(content),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{document_path}: not of version {VERSION}: {type(error).__name__}: {error}") from error
@@ -218,7 +210,7 @@ def check_files(stored: Representation, files: Mapping[str, FileRecord]) -> None
         path = stored.path / name
         if not path.is_file():
             raise ValueError(f"{path}: missing; make the representation again with {MAKE}")
-        if stored_file(path) != file:
+        if FileRecord.of_file(path) != file:
             raise ValueError(f"{path}: altered or cut short; make the representation again with {MAKE}")
     for layer in stored.layers:
         check_array(stored.path / f"{layer.name}.npy", (stored.num_samples, layer.width))
@@ -257,13 +249,7 @@ def check_samples(where: str, samples: pa.Table) -> None:
 def sample_digest(samples: pa.Table) -> str:
     """SHA-256 of the ids in alphabetical order, each followed by a newline."""
     ids = sorted(samples["sample_id"].to_pylist())
-    return hashlib.sha256("".join(f"{sample_id}\n" for sample_id in ids).encode()).hexdigest()
-
-
-def stored_file(path: Path) -> FileRecord:
-    """Size and digest of a file as it is."""
-    with path.open("rb") as file:
-        return FileRecord(size=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+    return sha256("".join(f"{sample_id}\n" for sample_id in ids).encode())
 
 
 def find_representations(paths: Iterable[Path]) -> list[Representation]:

@@ -10,7 +10,6 @@ A layer is read as the network's own ``representations`` reads it; beside them l
 of the graph, where those of all graphs are laid out alike, so that a place in the vector means the same in each.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import chain
@@ -23,6 +22,7 @@ import torch
 from jaxtyping import Float32, Int64
 
 from analysis.representation_store import DOCUMENT, open_representation, write_representation
+from pipeline.file_records import sha256
 from pipeline.graph_store import GraphDataset, open_graphs
 from pipeline.progress import progress_bar
 from training.epoch_plan import PlanSettings, plan_evaluation
@@ -69,7 +69,7 @@ def represent(
     chosen = dataset.split(split)
     rows = rows_of_epochs(chosen, epochs)
     made_of = {
-        "checkpoint": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        "checkpoint": sha256(checkpoint.read_bytes()),
         "weights": "trained" if untrained_seed is None else f"untrained, seed {untrained_seed}",
         "settings": asdict(network.settings),
         "graphs": dataset.files.manifest.digest,

@@ -21,7 +21,7 @@ from analysis.cka_table import CkaTable
 from analysis.names import readable, words
 from analysis.page import Html, bullets, figures, paragraph, section, table, warning
 from analysis.scores import BOUND, CEILING, Difference, Evaluation, MethodScores, Score, interval, method_name, number
-from pipeline.dataset_manifest import sha256
+from pipeline.file_records import sha256
 from pipeline.parquet_files import equal
 
 DEMONSTRATION = "digits"

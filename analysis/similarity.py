@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, Real, Shaped
+from numpy.typing import ArrayLike
 
 from analysis.estimates import Estimator, finish, jackknife, null_sd
 from analysis.measure import finite_rows, frame, measure
@@ -34,7 +35,8 @@ class Similarity:
     n_dropped: int
     """Examples left out because a feature was not finite."""
     reason: str
-    """Why the value is NaN: "n<4" (biased: "n<2"), "constant layer" or "non-positive self term"; else empty."""
+    """Why the value is NaN: "no finite row", "n<4" (biased: "n<2"), "constant layer" or "non-positive self term"; else
+    empty."""
     null_sd: float
     """Standard deviation of the debiased value between unrelated representations of n examples, sqrt(2) / n."""
     se: float
@@ -58,7 +60,7 @@ class SimilarityMatrix:
     n_dropped: int
     """Examples left out of every cell because a feature of some layer was not finite."""
     reasons: Shaped[np.ndarray, "La Lb"]
-    """Why a value is NaN, as in ``Similarity``, or "no finite row"; else empty."""
+    """Why a value is NaN, as in ``Similarity``; else empty."""
     null_sd: float
     """As in ``Similarity``."""
 
@@ -85,9 +87,7 @@ def debiased_linear_cka(x: Real[np.ndarray, "n p"], y: Real[np.ndarray, "n q"]) 
     return float(cka_matrix({"x": x}, {"y": y}).values[0, 0])
 
 
-def cka(
-    X: Real[np.ndarray, "..."], Y: Real[np.ndarray, "..."], *, estimator: Estimator = "debiased", seed: int = 0
-) -> Similarity:
+def cka(X: ArrayLike, Y: ArrayLike, *, estimator: Estimator = "debiased", seed: int = 0) -> Similarity:
     """Linear CKA of two representations [n, features] with its uncertainty over examples.
 
     The standard error leaves out one block of examples at a time: at most 20 blocks, of 4 examples or more, a random
@@ -97,9 +97,11 @@ def cka(
     Raises:
         ValueError: an array that is not [n, features], or two different ``n``.
     """
-    check_arrays({"X": X}, {"Y": Y})
-    (X,), (Y,), n_dropped = finite_rows([X], [Y])
-    x, y = narrow(X), narrow(Y)
+    all_x, all_y = np.asarray(X), np.asarray(Y)
+    check_arrays({"X": all_x}, {"Y": all_y})
+    lost = no_finite_row(all_x) or no_finite_row(all_y)
+    (x,), (y,), n_dropped = finite_rows([all_x], [all_y])
+    x, y = narrow(x), narrow(y)
     total = measure([x], [y], precision="float64")
     estimate = finish(total, estimator)
     se = low = high = math.nan
@@ -114,7 +116,7 @@ def cka(
         estimator=estimator,
         n=total.n,
         n_dropped=n_dropped,
-        reason=str(estimate.reason[0, 0]),
+        reason="no finite row" if lost else str(estimate.reason[0, 0]),
         null_sd=null_sd(total.n),
         se=se,
         interval=(low, high),
@@ -175,7 +177,7 @@ def check_arrays(layers_a: Mapping[str, np.ndarray], layers_b: Mapping[str, np.n
 
 
 def no_finite_row(layer: Real[np.ndarray, "n p"]) -> bool:
-    return not np.isfinite(layer).all(axis=1).any()
+    return len(layer) > 0 and not np.isfinite(layer).all(axis=1).any()
 
 
 def narrow(features: Real[np.ndarray, "n p"]) -> Real[np.ndarray, "n _"]:

@@ -12,7 +12,6 @@ repeated after any failure: it goes on with the parts that have no record, and s
 
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +28,6 @@ from pipeline.dataset_manifest import (
     FORMAT,
     MANIFEST,
     VERSION,
-    FileRecord,
     Manifest,
     canonical_json,
     group_bytes,
@@ -37,12 +35,13 @@ from pipeline.dataset_manifest import (
     read_group,
 )
 from pipeline.dataset_tables import TEMPLATE_COLUMNS, parquet_bytes
+from pipeline.file_records import FileRecord
 from pipeline.graph_plan import DatasetPlan, DatasetSpec, PartPlan, plan_dataset
 from pipeline.graph_sources import finished_zoos, read_zoos, trace_architectures, zoo_digest
 from pipeline.graph_store import encode_values, open_graphs
 from pipeline.inspect_graphs import size_lines
 from pipeline.progress import progress_bar
-from pipeline.whole_files import leftovers, write_file
+from pipeline.whole_files import leftovers, synchronise, write_file
 from pipeline.zoo_store import Zoo, different_fields
 
 UNFINISHED = ".building"
@@ -227,12 +226,3 @@ def tidy(out: Path) -> None:
 def folders(out: Path) -> list[Path]:
     """The dataset's folder and all below it."""
     return [out, *(path for path in out.rglob("*") if path.is_dir())]
-
-
-def synchronise(folder: Path) -> None:
-    """Wait until the names in a folder are on disk; what is in the files was waited for when they were written."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

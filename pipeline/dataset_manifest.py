@@ -8,13 +8,14 @@ and SHA-256 before anything in it is believed. The manifest itself must be, to t
 docs/stores.md specifies all of this.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from pipeline.file_records import FileRecord, sha256
 
 FORMAT = "metazoo-graphs"
 VERSION = 1
@@ -30,21 +31,6 @@ SHARD_FLOATS = 2**22
 """Floats in one file."""
 MAX_PARTS = 100_000
 """The names of parts have five digits."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileRecord:
-    """What a file must be."""
-
-    size: int
-    """In bytes."""
-    sha256: str
-    """Of its bytes, in lower-case hexadecimal."""
-
-    @staticmethod
-    def of(content: bytes) -> "FileRecord":
-        """The record of a file with this content."""
-        return FileRecord(size=len(content), sha256=sha256(content))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,11 +140,6 @@ def read_group(path: Path, content: bytes) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not the description of a dataset ({error}); {RESTORE}") from error
     return attributes
-
-
-def sha256(content: bytes) -> str:
-    """In lower-case hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def canonical_json(document: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from jaxtyping import Float32, Float64, UInt8
 from torch import nn
 
 from pipeline.architectures import Architecture
-from pipeline.dataset_manifest import sha256
+from pipeline.file_records import sha256
 from pipeline.parameter_graph import GraphTemplate
 from pipeline.parquet_files import equal
 from pipeline.progress import progress_bar

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from pipeline.dataset_manifest import MANIFEST
 from pipeline.graph_store import GraphDataset, open_graphs
 from pipeline.train_zoo import summary
 from pipeline.zoo_store import finished_chunks, open_zoo, read_chunk
@@ -27,6 +28,8 @@ def inspect(path: Path) -> None:
     Args:
         path: the folder of a parameter-graph dataset or of a zoo.
     """
+    if not any((path / name).exists() for name in ("zoo.json", "zarr.json", MANIFEST)):
+        raise ValueError(f"{path}: neither a zoo nor a dataset of parameter graphs here")
     lines = zoo_lines(path) if (path / "zoo.json").exists() else dataset_lines(open_graphs(path))
     print("\n".join(lines))
 

@@ -22,28 +22,28 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     Several may write the same folder at once, on several machines too, if they write the same bytes: the first one
     wins.
     """
-    aside = _aside_path(path)
+    aside = aside_path(path)
     shutil.rmtree(aside, ignore_errors=True)  # an earlier try of this process
     try:
         aside.mkdir(parents=True)
         for name, content in files.items():
             _write(aside / name, content)
-        _synchronise(aside)
+        synchronise(aside)
         aside.rename(path)
     except OSError:
         if not path.is_dir():
             raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    _synchronise(path.parent)
+    synchronise(path.parent)
 
 
 def write_file(path: Path, content: bytes) -> None:
     """Write a file, or replace one: a reader sees the old content or the new."""
-    aside = _aside_path(path)
+    aside = aside_path(path)
     _write(aside, content)
     aside.replace(path)
-    _synchronise(path.parent)
+    synchronise(path.parent)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +79,9 @@ def sweep(folder: Path) -> None:
             leftover.path.unlink(missing_ok=True)
 
 
-def _aside_path(path: Path) -> Path:
-    return path.with_name(f".{path.name}~{socket.gethostname()}~{os.getpid()}{SUFFIX}")
+def aside_path(path: Path, purpose: str = "") -> Path:
+    """A name beside ``path`` that `sweep` clears away when this process is gone; ``purpose`` tells several apart."""
+    return path.with_name(f".{path.name}{purpose}~{socket.gethostname()}~{os.getpid()}{SUFFIX}")
 
 
 def _is_running(process: int) -> bool:
@@ -100,8 +101,8 @@ def _write(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _synchronise(folder: Path) -> None:
-    """Wait until the names in a folder are on disk."""
+def synchronise(folder: Path) -> None:
+    """Wait until the names in a folder are on disk; what is in its files was waited for when they were written."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -59,16 +59,20 @@ class Hyperparameters:
     momentum: Distribution
     """Of sgd, 0 to below 1; other optimizers do without, and it is null in their rows."""
     l2: Distribution
-    """At least 0: l2 times the sum of squares of the kernels, not the biases, is part of the loss, under every
-    optimizer. Its gradient is 2 * l2 * w; torch's weight_decay, on kernels alone, would have to be 2 * l2."""
+    """At least 0: l2 times the sum of squares of the kernels, not the biases,
+    is part of the loss, under every optimizer. Its gradient is 2 * l2 * w;
+    torch's weight_decay, on kernels alone, would have to be 2 * l2."""
     dropout: Distribution
     """Probability of zeroing an activation in training, 0 to below 1."""
     initialisation: Choice[Initialisation]
-    """How kernels start: glorot, he, normal, truncated_normal or orthogonal. Biases start at 0."""
+    """How kernels start: glorot, he, normal, truncated_normal or orthogonal.
+    Biases start at 0."""
     init_std: Distribution
-    """Above 0, of normal and truncated_normal; other initialisations do without, and it is null in their rows."""
+    """Above 0, of normal and truncated_normal; other initialisations do
+    without, and it is null in their rows."""
     train_fraction: Distribution
-    """Above 0, at most 1: a run trains on this part of the training images, the first of a permutation of its own."""
+    """Above 0, at most 1: a run trains on this part of the training images,
+    the first of a permutation of its own."""
 
     def __post_init__(self) -> None:
         self.optimizer.check("optimizer")

@@ -12,11 +12,10 @@ A chunk is written aside and renamed, so a listing of ``chunks`` is the state of
 nothing that counts. What a chunk holds depends on the specification, not on when, where or beside what it was trained.
 """
 
-import hashlib
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -28,6 +27,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32, UInt8
 
 from pipeline.architectures import Activation, Initialisation
+from pipeline.file_records import FileRecord
 from pipeline.loop_trainer import Checkpoint
 from pipeline.parquet_files import read_table
 from pipeline.whole_files import leftovers, sweep, write_file, write_folder
@@ -118,10 +118,13 @@ def create_zoo(path: Path, spec: ZooSpec) -> Zoo:
         }
         write_file(path / "zoo.json", json_bytes(document))
     zoo = open_zoo(path)
-    differences = different_fields(zoo.spec.document(), spec.document())
+    differences = different_fields(
+        zoo.spec.document() | {"trainer": read_json(path / "zoo.json").get("trainer")},
+        spec.document() | {"trainer": TRAINER},
+    )
     if differences:
         raise ValueError(
-            f"{path} holds the zoo of another specification; it differs in {'; '.join(differences[:5])}"
+            f"{path} holds the zoo of another specification or trainer; it differs in {'; '.join(differences[:5])}"
             f"{' and more' if len(differences) > 5 else ''}. Choose another folder, or go back to that specification"
         )
     return zoo
@@ -179,7 +182,7 @@ def write_chunk(zoo: Zoo, index: int, checkpoints: Sequence[Checkpoint]) -> None
         "rows.parquet": table.getvalue(),
         "correct.npy": npy_bytes(np.packbits([checkpoint.correct for checkpoint in checkpoints], axis=1)),
     }
-    files = {name: {"size": len(content), "sha256": sha256(content)} for name, content in contents.items()}
+    files = {name: asdict(FileRecord.of(content)) for name, content in contents.items()}
     done = {"chunk": index, "spec": zoo.spec.digest, "files": files}
     write_folder(zoo.chunk_path(index), {**contents, "done.json": json_bytes(done)})
 
@@ -255,8 +258,7 @@ def check_file(path: Path, expected: dict[str, Any]) -> None:
 @cache
 def file_sha256(path: Path, size: int, mtime_ns: int) -> str:
     """SHA-256 of a file; its size and time are arguments so that a file that changes is read again."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return FileRecord.of_file(path).sha256
 
 
 def damaged(path: Path, what: str) -> ValueError:
@@ -288,7 +290,3 @@ def npy_bytes(array: np.ndarray) -> bytes:
     file = io.BytesIO()
     np.save(file, array, allow_pickle=False)
     return file.getvalue()
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

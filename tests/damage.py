@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.dataset_manifest import MANIFEST, canonical_json, sha256
+from pipeline.dataset_manifest import MANIFEST, canonical_json
+from pipeline.file_records import sha256
 from pipeline.graph_store import encode_values
 from tiny_dataset import NUM_VALUES
 

@@ -341,3 +341,9 @@ def test_a_table_that_is_none_is_refused(
     damage(path)
     with pytest.raises(ValueError, match=message):
         read_cka_table(path)
+
+
+def test_a_folder_is_no_table(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is a folder; the table is a file, so give its name: .*cka.parquet"):
+        cka(folder / "networks", tmp_path)
+    assert not any(tmp_path.iterdir())

@@ -69,5 +69,5 @@ def test_a_zoo_is_shown_with_its_summary_and_first_row(tiny_dataset: Path, capsy
 
 
 def test_a_folder_that_is_neither_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no parameter-graph dataset here"):
+    with pytest.raises(ValueError, match="neither a zoo nor a dataset of parameter graphs here"):
         inspect(tmp_path)

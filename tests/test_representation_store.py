@@ -15,9 +15,9 @@ from analysis.representation_store import (
     SAMPLES,
     find_representations,
     open_representation,
-    stored_file,
     write_representation,
 )
+from pipeline.file_records import FileRecord
 from stored_networks import layers, samples, write_network
 
 WIDTHS = {"input": 11, "layer0.nodes": 3, "output": 1}
@@ -96,7 +96,7 @@ def replace(name: str, write: Callable[[Path], None]) -> Callable[[Path], None]:
     def change(path: Path) -> None:
         write(path / name)
         document = json.loads((path / DOCUMENT).read_text())
-        found = stored_file(path / name)
+        found = FileRecord.of_file(path / name)
         document["files"][name] = {"size": found.size, "sha256": found.sha256}
         (path / DOCUMENT).write_text(json.dumps(document))
 

@@ -178,7 +178,8 @@ def test_an_undefined_value_is_nan_with_a_reason_and_no_error() -> None:
     x, y = related(0, 43, 5, 7)
     for arguments, reason in (
         ((x[:3], y[:3]), "n<4"),
-        ((x * np.nan, y), "n<4"),
+        ((x[:0], y[:0]), "n<4"),
+        ((x * np.nan, y), "no finite row"),
         ((np.full((43, 5), 0.1), y), "constant layer"),
         ((np.full((43, 67), 0.1), y), "constant layer"),
         ((np.eye(43)[:, :1], y), "non-positive self term"),
@@ -186,6 +187,18 @@ def test_an_undefined_value_is_nan_with_a_reason_and_no_error() -> None:
         found = cka(*arguments)
         assert found.reason == reason
         assert np.isnan([found.value, found.se, *found.interval]).all()
+
+
+def test_a_side_without_a_finite_row_says_so() -> None:
+    X = np.random.default_rng(0).normal(size=(30, 3))
+    assert cka(X, np.full((30, 2), np.nan)).reason == cka(np.full((30, 2), np.inf), X).reason == "no finite row"
+
+
+def test_lists_are_arrays() -> None:
+    X = np.random.default_rng(0).normal(size=(30, 3))
+    assert cka(X.tolist(), X[:, :2].tolist()) == cka(X, X[:, :2])
+    with pytest.raises(ValueError, match=r"X has shape \(2,\); expected \[n, features\]"):
+        cka([1, 2], [3, 4])
 
 
 def test_whole_numbers_are_features_too() -> None:

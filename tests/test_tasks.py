@@ -235,8 +235,8 @@ def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("others", "message"),
     [
-        (["--data.column=accuracy"], "no column 'accuracy'; found graph_id"),
-        (["--data.column=run_id"], "column 'run_id' holds string; expected numbers"),
+        (["--data.column=accuracy"], "column 'accuracy' is not there; expected a column of numbers: epoch"),
+        (["--data.column=run_id"], "column 'run_id' holds string; expected a column of numbers: epoch"),
         (["--data.split_column=fold"], "no column 'fold'"),
         (["--data.epochs=[7]"], r"has no graphs among the checkpoints of epochs \[7\]"),
         (["--trainer.accumulate_grad_batches=2"], "set data.plan.micro_batches_per_step instead"),

@@ -180,13 +180,22 @@ def test_a_zoo_is_opened_again_by_the_same_specification(zoo: Zoo) -> None:
 def test_a_zoo_of_another_specification_is_refused_by_what_differs_and_kept(zoo: Zoo) -> None:
     before = tree(zoo.path)
     message = (
-        r"holds the zoo of another specification; it differs in hyperparameters.momentum.uniform "
+        r"holds the zoo of another specification or trainer; it differs in hyperparameters.momentum.uniform "
         r"\(\[0.5, 0.9\] there, \[0.5, 0.8\] asked for\); epochs \(2 there, 3 asked for\). Choose another folder"
     )
     other = tiny_spec(epochs=3, momentum=replace(TINY.hyperparameters.momentum, uniform=(0.5, 0.8)))
     with pytest.raises(ValueError, match=message):
         create_zoo(zoo.path, other)
     assert tree(zoo.path) == before
+
+
+def test_a_zoo_of_another_trainer_is_not_continued(zoo: Zoo) -> None:
+    """Its chunks have other bytes."""
+    document = json.loads((zoo.path / "zoo.json").read_text())
+    document["trainer"]["threads"] = 2
+    (zoo.path / "zoo.json").write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=r"differs in trainer.threads \(2 there, 1 asked for\)"):
+        create_zoo(zoo.path, tiny_spec())
 
 
 def test_a_folder_with_something_else_in_it_is_refused_and_kept(tmp_path: Path) -> None:

@@ -212,11 +212,11 @@ def numeric_column(table: pa.Table, column: str, path: str) -> Float64[np.ndarra
     Raises:
         ValueError: the table has no such column, or it is not numeric.
     """
-    if column not in table.column_names:
-        raise ValueError(f"{path}: no column {column!r}; found {', '.join(table.column_names)}")
-    kind = table.schema.field(column).type
-    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
-        raise ValueError(f"{path}: column {column!r} holds {kind}; expected numbers")
+    kinds = {field.name: field.type for field in table.schema}
+    numeric = [name for name, kind in kinds.items() if pa.types.is_floating(kind) or pa.types.is_integer(kind)]
+    if column not in numeric:
+        found = f"holds {kinds[column]}" if column in kinds else "is not there"
+        raise ValueError(f"{path}: column {column!r} {found}; expected a column of numbers: {', '.join(numeric)}")
     return table[column].to_numpy(zero_copy_only=False).astype(np.float64)
 
 

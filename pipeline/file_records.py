@@ -1,0 +1,35 @@
+"""What a file must be: its size and digest, by which every store tells a file that was altered or cut short.
+
+Reads   bytes, or a file
+Writes  nothing
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRecord:
+    """What a file must be."""
+
+    size: int
+    """In bytes."""
+    sha256: str
+    """Of its bytes, in lower-case hexadecimal."""
+
+    @staticmethod
+    def of(content: bytes) -> "FileRecord":
+        """The record of a file with this content."""
+        return FileRecord(size=len(content), sha256=sha256(content))
+
+    @staticmethod
+    def of_file(path: Path) -> "FileRecord":
+        """The record of a file as it is, read in pieces."""
+        with path.open("rb") as file:
+            return FileRecord(size=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def sha256(content: bytes) -> str:
+    """In lower-case hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
