@@ -145,7 +145,7 @@ class PredictColumn(pl.LightningModule):
         target = np.array([one.target for one in predictions])
         prediction = np.array([one.prediction for one in predictions])
         self.log(f"{split}/r_squared", r_squared(target, prediction), prog_bar=True, rank_zero_only=False)
-        self.log(f"{split}/kendall_tau", kendall_tau(target, prediction), prog_bar=True, rank_zero_only=False)
+        self.log(f"{split}/kendall_tau", kendall_tau(target, prediction), rank_zero_only=False)
 
     def _data(self) -> GraphDataModule:
         data = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without declaring it
