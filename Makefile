@@ -45,7 +45,8 @@ SEEDS := 0 1
 TRAINING := --config configs/training/accuracy.yaml --data.path $(DEMO)/graphs.zarr
 REPRESENT := --graphs $(DEMO)/graphs.zarr --epochs '[14]'
 
-# Every command goes on where it was stopped, or says that there is nothing to do; so does the demo.
+# Stopped and started again, the demo goes on: what is finished is kept. A metanetwork that is not represented yet is
+# trained again; baselines and report are made again every time.
 demo: .venv/installed
 	$(eval STARTED := $(shell date +%s))
 	@echo "== zoo: train small CNNs on digits, a Ray job"

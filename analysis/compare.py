@@ -27,6 +27,7 @@ from analysis.cka_table import CELL_COLUMNS, FORMAT, VERSION, CkaTable, parquet_
 from analysis.estimates import Estimator, finish, jackknife, null_sd
 from analysis.measure import measure
 from analysis.moments import Moments, Precision, merge
+from analysis.names import counted
 from analysis.representation_store import Representation, find_representations
 from analysis.samples import SharedSamples, join_samples
 from analysis.similarity import narrow, no_finite_row
@@ -100,7 +101,8 @@ def cka(
     description = describe(networks, comparison)
     if out.is_dir():
         raise ValueError(f"{out} is a folder; the table is a file, so give its name: {out / 'cka.parquet'}")
-    if out.exists() and read_cka_table(out).description == description:
+    finished = out.exists() and read_cka_table(out).description == description
+    if finished:
         print(f"Nothing to do: {out} compares these networks already.")
     else:
         folder = out.with_name(f"{out.name}.pairs")
@@ -109,6 +111,8 @@ def cka(
         write_cka_table(out, pairs, description)
         shutil.rmtree(folder)
     print("\n".join(summary(read_cka_table(out))))
+    if not finished:
+        print(f"wrote {out}")
 
 
 def describe(networks: Sequence[Network], comparison: Comparison) -> dict[str, Any]:
@@ -147,7 +151,7 @@ def compare(
         total = len(pairs) * samples.num_blocks
         states: dict[tuple[int, int], dict[int, Moments]] = {}
         shared = (list(networks), samples, comparison)
-        with progress_bar("comparing", "blocks", total, total - len(tasks)) as bar, cluster():
+        with cluster(machine), progress_bar("comparing", "blocks", total, total - len(tasks)) as bar:
             for task, state in run_tasks(measure_block, tasks, shared, machine, noun="block"):
                 pair = task.a, task.b
                 of_pair = states.setdefault(pair, {})
@@ -263,7 +267,8 @@ def summary(table: CkaTable) -> list[str]:
     """What is in a table, in a few lines of 80 columns."""
     networks, cells = table.networks, table.cells
     n, n_units = cells["n"][0].as_py(), cells["n_units"][0].as_py()
-    lines = [f"CKA of {len(networks)} networks on {n:,} samples of {n_units:,} units: {cells.num_rows:,} rows"]
+    made_of = f"{counted(len(networks), 'network')} on {counted(n, 'sample')} of {counted(n_units, 'unit')}"
+    lines = [f"CKA of {made_of}: {counted(cells.num_rows, 'row')}"]
     for place, a in enumerate(networks):
         for b in networks[place + 1 :]:
             pair = table.pair(a.name, b.name, "debiased")
@@ -276,5 +281,4 @@ def summary(table: CkaTable) -> list[str]:
                 median, (low, layer) = float(np.median([value for value, _ in same])), min(same)
                 lines.append(f"  {a.name} and {b.name}, same layer: median {median:.2f}, lowest {low:.2f} ({layer})")
     reasons = [reason for reason in cells["reason"].to_pylist() if reason]
-    lines += [f"  {reasons.count(reason):,} without a value: {reason}" for reason in sorted(set(reasons))]
-    return [*lines, f"wrote {table.path}"]
+    return lines + [f"  {reasons.count(reason):,} without a value: {reason}" for reason in sorted(set(reasons))]

@@ -29,6 +29,11 @@ def file_name(title: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", title).strip("-.")
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 network``, ``1,440 networks``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def words(items: Sequence[object]) -> str:
     """``1, 4 and 16``."""
     texts = [str(item) for item in items]

@@ -16,7 +16,7 @@ import pyarrow.csv
 
 from analysis.cka_section import cka_section
 from analysis.cka_table import CkaTable, parquet_of, read_cka_table
-from analysis.names import by_kind, file_name, layer_title, readable
+from analysis.names import by_kind, counted, file_name, layer_title, readable
 from analysis.page import Html, figure, page
 from analysis.scores import (
     Evaluation,
@@ -66,8 +66,9 @@ def report(cka: Path, predictions: Path | list[Path], graphs: Path, out: Path) -
     shown = [*pictures(heat_maps)[:1], *pictures(draw_heat_maps(table, SMALL))[1:]]
     html = page(
         f"Networks that read networks: {', '.join(facts.zoos)}",
-        f"How well {len(evaluation.methods)} methods predict the {readable(evaluation.column)} of trained networks, "
-        f"and how alike {len(table.networks)} metanetworks are inside.",
+        f"How well trained networks' {readable(evaluation.column)} is predicted, by "
+        f"{counted(len(evaluation.methods), 'method')}, and how alike the layers of "
+        f"{counted(len(table.networks), 'metanetwork')} are.",
         [
             data_section(facts, evaluation),
             prediction_section(
@@ -92,7 +93,7 @@ def report(cka: Path, predictions: Path | list[Path], graphs: Path, out: Path) -
     print("\n".join(scores_text(evaluation, scores)))
     print(f"\nwrote {out / 'report.html'} (open it in a browser; it needs no network)")
     print(f"      {out / 'scores.csv'}, scores.parquet")
-    print(f"      {out / 'figures'}: {len(heat_maps)} heat maps, {len(scatters)} scatters")
+    print(f"      {out / 'figures'}: {counted(len(heat_maps), 'heat map')}, {counted(len(scatters), 'scatter')}")
 
 
 def read_facts(graphs: Path) -> DatasetFacts:

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float64
 
-from analysis.names import readable
+from analysis.names import counted, readable
 from training.metrics import kendall_tau, r_squared, split_half_reliability, unit_interval
-from training.predictions import COLUMNS, read_predictions
+from training.predictions import COLUMNS, column_names, read_predictions
 
 CEILING = "split-half ceiling"
 BOUND = "≥ "
@@ -89,7 +88,7 @@ def find_predictions(paths: Iterable[Path]) -> list[Path]:
     """Every prediction file that a path is, or that a folder or one of the folders in it holds.
 
     Raises:
-        ValueError: a path without predictions.
+        ValueError: a path without predictions, or a Parquet file in it that cannot be read.
     """
     found: list[Path] = []
     for path in paths:
@@ -97,7 +96,7 @@ def find_predictions(paths: Iterable[Path]) -> list[Path]:
             found.append(path)
             continue
         inside = [file for depth in ("*.parquet", "*/*.parquet") for file in sorted(path.glob(depth))]
-        inside = [file for file in inside if tuple(pq.read_schema(file).names) == COLUMNS]
+        inside = [file for file in inside if column_names(file) == COLUMNS]
         if not inside:
             raise ValueError(f"{path}: no predictions here; make them with python -m training predict or baselines")
         found += inside
@@ -244,7 +243,7 @@ def scores_table(evaluation: Evaluation, scores: Sequence[MethodScores]) -> pa.T
 def scores_text(evaluation: Evaluation, scores: Sequence[MethodScores]) -> list[str]:
     """The table for a terminal of 80 columns."""
     width = max(len("method"), *(len(row.name) for row in scores))
-    n = f"{evaluation.rows.num_rows:,} graphs of {evaluation.num_units:,} runs"
+    n = f"{counted(evaluation.rows.num_rows, 'graph')} of {counted(evaluation.num_units, 'run')}"
     lines = [
         f"Predicting {readable(evaluation.column)} of held-out networks: {n}",
         "",

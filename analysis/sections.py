@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from analysis.cka_table import CkaTable
-from analysis.names import readable, words
+from analysis.names import counted, readable, words
 from analysis.page import Html, bullets, figures, paragraph, section, table, warning
 from analysis.scores import BOUND, CEILING, Difference, Evaluation, MethodScores, Score, interval, method_name, number
 from pipeline.file_records import sha256
@@ -73,7 +73,8 @@ def data_section(facts: DatasetFacts, evaluation: Evaluation) -> Html:
         ),
         paragraph(
             f"Whole runs were assigned, {assigned}, by a hash of their names. Scores are for the "
-            f"{evaluation.rows.num_rows:,} graphs of {evaluation.num_units:,} runs that no method was trained on."
+            f"{counted(evaluation.rows.num_rows, 'graph')} of {counted(evaluation.num_units, 'run')} that no method "
+            "was trained on."
         ),
     ]
     if facts.is_demonstration:
@@ -91,7 +92,7 @@ def prediction_section(
 ) -> Html:
     """Scores, the points behind them, and differences."""
     what = readable(evaluation.column)
-    n = f"{evaluation.rows.num_rows:,} graphs of {evaluation.num_units:,} held-out runs"
+    n = f"{counted(evaluation.rows.num_rows, 'graph')} of {counted(evaluation.num_units, 'held-out run')}"
     has_ceiling = scores[-1].name == CEILING
     header = ["Method", "R²", "95 % interval", "Kendall τ", "95 % interval"]
     rows = [

@@ -12,6 +12,7 @@ or shifted, and does change under a general linear map. Values are never clamped
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Float64, Real, Shaped
@@ -95,10 +96,11 @@ def cka(X: ArrayLike, Y: ArrayLike, *, estimator: Estimator = "debiased", seed: 
     value: ``debiased_linear_cka`` is the value alone.
 
     Raises:
-        ValueError: an array that is not [n, features], or two different ``n``.
+        ValueError: an array that is not [n, features] of real numbers, two different ``n``, or no such estimator.
     """
     all_x, all_y = np.asarray(X), np.asarray(Y)
     check_arrays({"X": all_x}, {"Y": all_y})
+    check_estimator(estimator)
     lost = no_finite_row(all_x) or no_finite_row(all_y)
     (x,), (y,), n_dropped = finite_rows([all_x], [all_y])
     x, y = narrow(x), narrow(y)
@@ -134,9 +136,11 @@ def cka_matrix(
     All cells use the same examples: those finite in every layer, but for layers that are finite in none.
 
     Raises:
-        ValueError: no layers, an array that is not [n, features], or different ``n``.
+        ValueError: no layers, an array that is not [n, features] of real numbers, different ``n``, or no such
+            estimator.
     """
     check_arrays(layers_a, layers_b)
+    check_estimator(estimator)
     lost_a, lost_b = (np.array([no_finite_row(layer) for layer in side.values()]) for side in (layers_a, layers_b))
     stand_in = np.zeros((len(next(iter(layers_a.values()))), 1))  # a constant layer, which costs the others no example
     a = [stand_in if lost else layer for layer, lost in zip(layers_a.values(), lost_a, strict=True)]
@@ -157,7 +161,7 @@ def cka_matrix(
 
 
 def check_arrays(layers_a: Mapping[str, np.ndarray], layers_b: Mapping[str, np.ndarray]) -> None:
-    """Refuse, by name, what is not [n, features] with the same n throughout."""
+    """Refuse, by name, what is not [n, features] of real numbers with the same n throughout."""
     if not layers_a or not layers_b:
         raise ValueError(f"network {'B' if layers_a else 'A'} has no layers; expected at least one array [n, features]")
     named = [*layers_a.items(), *layers_b.items()]
@@ -167,6 +171,11 @@ def check_arrays(layers_a: Mapping[str, np.ndarray], layers_b: Mapping[str, np.n
                 f"{name} has shape {layer.shape}; expected [n, features], one row per example; pool the other axes "
                 "(their mean, say) or flatten them first, and report which, for the value depends on it"
             )
+        if layer.dtype.kind not in "buif":  # Booleans, integers, floating-point numbers
+            raise ValueError(
+                f"{name} holds {layer.dtype}; expected real numbers; of complex ones, compare real and imaginary parts "
+                "side by side as features"
+            )
     first, n = named[0][0], len(named[0][1])
     for name, layer in named:
         if len(layer) != n:
@@ -174,6 +183,12 @@ def check_arrays(layers_a: Mapping[str, np.ndarray], layers_b: Mapping[str, np.n
                 f"{first} has {n} rows and {name} has {len(layer)}; expected one row per example, the same examples in "
                 "the same order: select those that both have"
             )
+
+
+def check_estimator(estimator: str) -> None:
+    """Refuse a name that is none."""
+    if estimator not in get_args(Estimator):
+        raise ValueError(f"estimator is {estimator!r}; expected {' or '.join(map(repr, get_args(Estimator)))}")
 
 
 def no_finite_row(layer: Real[np.ndarray, "n p"]) -> bool:

@@ -33,6 +33,7 @@ from pipeline.dataset_manifest import (
     group_bytes,
     part_files,
     read_group,
+    read_manifest,
 )
 from pipeline.dataset_tables import TEMPLATE_COLUMNS, parquet_bytes
 from pipeline.file_records import FileRecord
@@ -93,7 +94,7 @@ def check_folder(out: Path, description: dict[str, Any]) -> None:
     """Refuse to touch anything but a dataset of this very description, or a folder that is empty or not there.
 
     Raises:
-        ValueError: something else is there.
+        ValueError: something else is there, or a dataset with a damaged manifest.
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; a dataset is a folder, so choose another path")
@@ -109,6 +110,8 @@ def check_folder(out: Path, description: dict[str, Any]) -> None:
             f"{out} holds a dataset of other zoos or options; it differs in {'; '.join(differences)}. "
             "Choose another folder, or go back to those"
         )
+    if (out / MANIFEST).exists():
+        read_manifest(out)  # refuses a damaged one
 
 
 @contextmanager
@@ -143,7 +146,7 @@ def write_parts(plan: DatasetPlan, out: Path, machine: Machine) -> None:
     num_left = sum(part.table.num_rows for part in missing)
     if not missing:
         return
-    with progress_bar("writing", "graphs", plan.num_graphs, plan.num_graphs - num_left) as bar, cluster():
+    with cluster(machine), progress_bar("writing", "graphs", plan.num_graphs, plan.num_graphs - num_left) as bar:
         for _, num_graphs in run_tasks(write_part, missing, (out.resolve(), plan.chunks), machine, noun="part"):
             bar.update(num_graphs)
 

@@ -13,6 +13,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -47,11 +48,15 @@ class Machine:
 
 
 @contextmanager
-def cluster() -> Iterator[None]:
+def cluster(machine: Machine = Machine()) -> Iterator[None]:
     """Inside, Ray is connected. A cluster that was joined is left as it was; one that was started ends here.
 
+    Args:
+        machine: what tasks will ask for. A cluster that was joined may yet grow to have it: then a line says that they
+            wait.
+
     Raises:
-        ValueError: nothing answers at RAY_ADDRESS.
+        ValueError: nothing answers at RAY_ADDRESS; or this machine has less than one task asks for.
     """
     address = os.environ.get("RAY_ADDRESS")
     if not address:
@@ -59,6 +64,7 @@ def cluster() -> Iterator[None]:
     import ray
 
     if ray.is_initialized():  # the caller's connection stays the caller's
+        say_if_tasks_wait(machine)
         yield
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -66,13 +72,37 @@ def cluster() -> Iterator[None]:
         if address:
             check_answers(address)
             ray.init(address=address, **quiet)
+            stack.callback(ray.shutdown)
+            say_if_tasks_wait(machine)
         else:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
             own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
             ray.init(address="local", _temp_dir=folder, **own, **quiet)
-        stack.callback(ray.shutdown)
+            stack.callback(ray.shutdown)
+            if machine.cpus_per_task > (most := most_cpus()):
+                raise ValueError(
+                    f"machine: cpus_per_task is {machine.cpus_per_task}, and this machine has {most} processors, so "
+                    f"that no task could start; ask for at most {most}"
+                )
         stack.enter_context(termination_interrupts())
         yield
+
+
+def say_if_tasks_wait(machine: Machine) -> None:
+    """A line on the error stream if no machine of the connected cluster has what a task asks for."""
+    if machine.cpus_per_task > (most := most_cpus()):
+        print(
+            f"Waiting for a machine of {machine.cpus_per_task} processors (machine.cpus_per_task); the largest of the "
+            f"cluster has {most} now.",
+            file=sys.stderr,
+        )
+
+
+def most_cpus() -> int:
+    """Processors of the largest machine of the connected cluster."""
+    import ray
+
+    return max((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=0)
 
 
 @contextmanager

@@ -154,6 +154,8 @@ def read_manifest(root: Path) -> Manifest:
         ValueError: there is no dataset, an unfinished one, one of another version, or the manifest was altered.
     """
     path = root / MANIFEST
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: not a file; {RESTORE}")
     if not path.is_file():
         if (root / "zarr.json").is_file():
             raise ValueError(

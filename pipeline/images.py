@@ -16,6 +16,7 @@ from torch.nn.functional import interpolate
 
 NUM_DIGITS = 1797
 DIGITS_SIZE = 8
+LARGEST_SIZE = 256  # 471 MB; digits carry nothing that more pixels would show
 DIGITS_WHITE = 16  # a pixel of these digits counts the inked ones of a 4x4 block: 0 to 16
 
 
@@ -26,7 +27,7 @@ class ImageSpec:
     name: Literal["digits"]
     """The data set: scikit-learn's 1,797 handwritten digits, 8x8, one channel, ten classes."""
     size: int = 16
-    """Height and width in pixels, at least 8; a larger size is interpolated bilinearly."""
+    """Height and width in pixels, 8 to 256; more than 8 are interpolated bilinearly."""
     num_train: int = 1000
     """Images for training, at least 1; the rest, at least 1, are for testing."""
     seed: int = 0
@@ -37,6 +38,8 @@ class ImageSpec:
             raise ValueError(f"images: name is {self.name!r}; expected 'digits'")
         if self.size < DIGITS_SIZE:
             raise ValueError(f"images: size is {self.size}; digits are {DIGITS_SIZE} pixels wide and only enlarged")
+        if self.size > LARGEST_SIZE:
+            raise ValueError(f"images: size is {self.size}; expected at most {LARGEST_SIZE}")
         if not 1 <= self.num_train < NUM_DIGITS:
             raise ValueError(
                 f"images: num_train is {self.num_train}; digits has {NUM_DIGITS} images, so it must be 1 to "

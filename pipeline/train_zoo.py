@@ -45,11 +45,12 @@ def zoo(spec: ZooSpec, out: Path, machine: Machine = Machine()) -> None:
         machine: what the job asks of the machines it runs on.
     """
     runs = expand(spec)
+    images = None if (out / "zoo.json").exists() else load_images(spec.images)  # what fails does so before it is there
     store = create_zoo(out, spec)
     sweep_zoo(store)
     missing = missing_chunks(store, runs)
     if missing:
-        train(store, missing, machine)
+        train(store, missing, images or load_images(spec.images), machine)
         sweep_zoo(store)
     else:
         print(f"Nothing to do: all {spec.num_chunks} chunks of {out} are trained.")
@@ -76,13 +77,12 @@ def missing_chunks(store: Zoo, runs: Sequence[ModelSpec]) -> list[int]:
     return sorted(num_steps, key=lambda index: (-num_steps[index], index))
 
 
-def train(store: Zoo, chunks: Sequence[int], machine: Machine) -> None:
+def train(store: Zoo, chunks: Sequence[int], images: Images, machine: Machine) -> None:
     """Train chunks on the cluster, with a progress bar in models."""
     store = replace(store, path=store.path.resolve())  # a task's working directory is its own
-    images = load_images(store.spec.images)
     num_left = sum(len(store.spec.chunk(index)) for index in chunks)
     num_runs = store.spec.num_runs
-    with progress_bar("training", "models", num_runs, initial=num_runs - num_left) as bar, cluster():
+    with cluster(machine), progress_bar("training", "models", num_runs, initial=num_runs - num_left) as bar:
         for _, num_models in run_tasks(train_and_write, chunks, (store, images), machine, noun="chunk"):
             bar.update(num_models)
 

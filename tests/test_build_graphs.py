@@ -108,6 +108,18 @@ def test_a_second_run_says_that_there_is_nothing_to_do_and_does_nothing(
     assert content(undisturbed) == before
 
 
+def test_a_dataset_whose_manifest_is_a_folder_is_not_called_finished(
+    zoo: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = shutil.copytree(undisturbed, tmp_path / "graphs.zarr")
+    (out / MANIFEST).unlink()
+    (out / MANIFEST).mkdir()
+    capsys.readouterr()
+    with pytest.raises(ValueError, match=r"manifest.json: not a file; restore the file from a copy, or build"):
+        graphs(zoo, out, SMALL_PARTS)
+    assert capsys.readouterr().out == ""
+
+
 def test_the_order_in_which_parts_finish_does_not_matter(
     zoo: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import pipeline.cluster
 from conftest import RayHead
 from pipeline.cluster import Machine, cluster, run_tasks, termination_interrupts
 
@@ -83,6 +84,37 @@ def test_a_cluster_that_was_joined_is_left_and_can_be_joined_again(
                 assert ray.is_initialized()
             assert ray.is_initialized()
         assert not ray.is_initialized()
+
+
+def test_tasks_larger_than_every_machine_wait_in_a_cluster_that_was_joined_and_that_is_said(
+    ray_head: RayHead, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", ray_head.address)
+    message = "Waiting for a machine of 3 processors (machine.cpus_per_task); the largest of the cluster has 2 now.\n"
+    with cluster(Machine(cpus_per_task=3)):
+        assert capsys.readouterr().err == message
+        with cluster(Machine(cpus_per_task=3)):  # the connection is the outer one's
+            assert capsys.readouterr().err == message
+    with cluster(Machine(cpus_per_task=2)):
+        assert capsys.readouterr().err == ""
+
+
+def test_tasks_larger_than_this_machine_are_refused_where_the_cluster_is_our_own(
+    ray_head: RayHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head stands for the cluster that would be started."""
+    import ray
+
+    start = ray.init
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(pipeline.cluster, "protect", lambda: None)
+    monkeypatch.setattr(ray, "init", lambda address, **_: start(address=ray_head.address, logging_level="ERROR"))
+    with (
+        pytest.raises(ValueError, match="cpus_per_task is 3, and this machine has 2 processors.* ask for at most 2"),
+        cluster(Machine(cpus_per_task=3)),
+    ):
+        pass
+    assert not ray.is_initialized()
 
 
 @pytest.mark.parametrize(

@@ -197,9 +197,20 @@ def test_a_second_run_measures_nothing_and_says_so(
     cka([folder / "networks" / "a", folder / "networks" / "b"], tmp_path / "cka.parquet", FIVE_BLOCKS)
     printed = capsys.readouterr().out
     assert "Nothing to do" in printed
+    assert "wrote" not in printed
     assert "CKA of 2 networks on 86 samples of 43 units: 98 rows" in printed
     assert "a and b, same layer: median" in printed
     assert max(map(len, printed.replace(str(tmp_path), "").splitlines())) <= 80
+
+
+def test_one_network_is_compared_with_itself(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_this_process(monkeypatch)
+    cka(folder / "networks" / "a", tmp_path / "cka.parquet", FIVE_BLOCKS)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "CKA of 1 network on 86 samples of 43 units: 18 rows"
+    assert lines[-1] == f"wrote {tmp_path / 'cka.parquet'}"
 
 
 def test_other_networks_or_settings_replace_the_table(tmp_path: Path) -> None:

@@ -55,6 +55,14 @@ def test_a_part_has_a_file_per_shard(num_values: int, num_shards: int) -> None:
     ]
 
 
+def test_a_folder_in_the_place_of_the_manifest_is_named(tmp_path: Path) -> None:
+    """With zarr.json beside it, it would pass for a dataset that is not finished, which a finished one is not."""
+    (tmp_path / MANIFEST).mkdir()
+    (tmp_path / "zarr.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"manifest.json: not a file; restore the file from a copy, or build"):
+        read_manifest(tmp_path)
+
+
 def test_a_manifest_that_is_written_is_read_as_it_was(tmp_path: Path) -> None:
     manifest = small_manifest(SMALL_FILES)
     (tmp_path / MANIFEST).write_text(manifest.text())

@@ -64,6 +64,7 @@ def test_digits_at_their_own_size_are_not_changed() -> None:
         ({"num_train": 1797}, "images: num_train is 1797; digits has 1797 images, so it must be 1 to 1796"),
         ({"num_train": 0}, "images: num_train is 0; digits has 1797 images"),
         ({"size": 7}, "images: size is 7; digits are 8 pixels wide and only enlarged"),
+        ({"size": 100_000}, "images: size is 100000; expected at most 256"),
         ({"seed": -1}, "images: seed is -1; expected 0 or more"),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 from analysis.__main__ import read_command
 from analysis.compare import cka
 from analysis.figures import heat_map, scatter
-from analysis.names import by_kind, file_name, layer_title, readable, words
+from analysis.names import by_kind, counted, file_name, layer_title, readable, words
 from analysis.page import bullets, figure, page, table, warning
 from analysis.report import report
 from analysis.scores import number
@@ -168,6 +168,10 @@ def test_the_same_tables_give_the_same_files_and_the_terminal_the_scores(
     assert any(line.startswith("split-half ceiling ") and "≥" in line for line in lines)
     assert "wrote out/report.html" in lines[-3]
     assert content(tmp_path / "out") == content(written)
+
+
+def test_counts_agree_with_their_nouns() -> None:
+    assert [counted(number, "heat map") for number in (0, 1, 1440)] == ["0 heat maps", "1 heat map", "1,440 heat maps"]
 
 
 def pixels(png: bytes) -> np.ndarray:

@@ -153,6 +153,32 @@ def test_predictions_are_found_in_a_folder_and_the_folders_in_it(tmp_path: Path)
         find_predictions([tmp_path / "deep"])
 
 
+def test_a_file_that_is_cut_short_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "predictions" / "cut.parquet", dataset(), 0.1)
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(
+        ValueError, match=r"cut.parquet: not a readable Parquet file \(.*delete it, and make predictions"
+    ):
+        find_predictions([tmp_path / "predictions"])
+    assert "cut.parquet: not a readable Parquet file" in refusal([path], dataset())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_predictions_that_are_no_numbers_are_refused(value: float, tmp_path: Path) -> None:
+    table = dataset()
+    target = table["test_accuracy"].to_numpy()
+    found = [
+        Prediction(row=row, target=float(target[row]), prediction=value if row in (5, 7) else 0.5)
+        for row in range(len(target))
+    ]
+    write_predictions(tmp_path / "lost.parquet", table, "test_accuracy", "gmn", found)
+    graph = table["graph_id"][5].as_py()
+    assert (
+        f"lost.parquet: the prediction for graph {graph} is {value}, and 2 of 69 are not finite; expected"
+        in refusal([tmp_path / "lost.parquet"], table)
+    )
+
+
 def refusal(paths: list[Path], table: pa.Table) -> str:
     with pytest.raises(ValueError, match=".+") as error:
         read_evaluation(paths, table)

@@ -1,6 +1,8 @@
 """CKA on plain arrays: answers derived by hand, what it does and does not see, and whom it refuses."""
 
+from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import jaxtyping
 import numpy as np
@@ -224,6 +226,32 @@ def test_different_numbers_of_examples_are_refused_naming_both() -> None:
         cka(x, y[:41])
     with pytest.raises(ValueError, match="fc1 has 43 rows and fc2 has 41; expected one row per example"):
         cka_matrix({"fc1": x}, {"fc1": y, "fc2": y[:41]})
+
+
+@pytest.fixture
+def _without_shape_checks() -> Iterator[None]:
+    """As in production, where what they would refuse arrives."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("_without_shape_checks")
+def test_another_estimator_and_what_is_not_a_real_number_are_refused() -> None:
+    x, y = related(0, 43, 5, 7)
+    other: Any = "unbiased"
+    with pytest.raises(ValueError, match="estimator is 'unbiased'; expected 'biased' or 'debiased'"):
+        cka(x, y, estimator=other)
+    with pytest.raises(ValueError, match="estimator is 'unbiased'; expected 'biased' or 'debiased'"):
+        cka_matrix({"fc": x}, {"fc": y}, estimator=other)
+    with pytest.raises(
+        ValueError, match="Y holds complex128; expected real numbers; of complex ones, compare real and"
+    ):
+        cka(x, y + 1j)
+    with pytest.raises(ValueError, match="fc holds complex128; expected real numbers"):
+        cka_matrix({"fc": x + 1j}, {"fc": y})
+    with pytest.raises(ValueError, match="X holds <U1; expected real numbers"):
+        cka([["a"], ["b"]], [[1], [2]])
 
 
 def test_a_network_without_layers_is_refused() -> None:

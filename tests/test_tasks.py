@@ -4,6 +4,9 @@ load."""
 import math
 import os
 import pickle
+import re
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,12 +20,13 @@ import torch
 from pipeline.build_graphs import graphs
 from pipeline.graph_plan import DatasetSpec
 from pipeline.graph_store import open_graphs
-from tiny_dataset import NUM_VALUES, in_this_process, write_zoo
+from tiny_dataset import NUM_VALUES, content, in_this_process, write_zoo
 from tiny_zoo import tiny_spec
 from training.__main__ import read_command
 from training.graph_batch import batch_graphs
+from training.graph_data import LabelledBatch
 from training.predictions import read_predictions
-from training.tasks import load_task
+from training.tasks import PredictColumn, load_task
 
 SETTINGS = (
     "--config=configs/training/accuracy.yaml",
@@ -35,6 +39,8 @@ SETTINGS = (
     "--trainer.precision=64-true",
     "--trainer.accelerator=cpu",
 )
+
+LOG = {"config.yaml", "hparams.yaml", "metrics.csv"}
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +66,8 @@ def plan(graphs_per_micro_batch: int, micro_batches_per_step: int) -> tuple[str,
 
 
 def curve(out: Path, column: str) -> list[float]:
-    """The logged values of a column, in order."""
-    found = pyarrow.csv.read_csv(out / "metrics.csv")[column].drop_null()
+    """The values of a column that a run which was not resumed has logged, in order."""
+    found = pyarrow.csv.read_csv(out / "logs" / "version_0" / "metrics.csv")[column].drop_null()
     return found.cast(pa.float64()).to_pylist()
 
 
@@ -73,12 +79,19 @@ def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the run, to be written to."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
 def test_training_writes_curves_configuration_and_checkpoints(trained: Path) -> None:
     losses = curve(trained, "train/loss")
     assert len(losses) == 3
     assert all(map(math.isfinite, losses))
     assert len(curve(trained, "val/r_squared")) == 3
-    assert (trained / "config.yaml").exists()
+    assert {path.name for path in (trained / "logs" / "version_0").iterdir()} == LOG
+    assert {path.name for path in trained.iterdir()} == {"logs", "checkpoints"}
     assert {path.name for path in (trained / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
 
 
@@ -136,29 +149,92 @@ def test_a_checkpoint_carries_settings_and_scales(dataset: Path, trained: Path) 
     assert (task.network.edge_encoder.value_scale > 0).all()
 
 
-@pytest.mark.parametrize("command", ["validate", "test"])
-def test_a_checkpoint_is_scored_again_to_the_same_numbers(
-    command: str, dataset: Path, trained: Path, tmp_path: Path
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_only_fit_writes_into_the_folder_of_a_run(command: str, dataset: Path, run: Path) -> None:
+    before = content(run)
+    read_command([command, *arguments(dataset, run), f"--ckpt_path={run / 'checkpoints' / 'best.ckpt'}"])()
+    after = content(run)
+    assert before.items() <= after.items()
+    assert set(after) - set(before) == ({"predictions.parquet"} if command == "predict" else set())
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict", "fit"])
+def test_a_command_that_fails_deletes_nothing(command: str, dataset: Path, run: Path) -> None:
+    before = content(run)
+    others = ("--data.column=accuracy", "--trainer.max_epochs=5", f"--ckpt_path={run / 'checkpoints' / 'last.ckpt'}")
+    with pytest.raises(ValueError, match="column 'accuracy' is not there"):
+        read_command([command, *arguments(dataset, run, *others)])()
+    assert before.items() <= content(run).items()
+
+
+def test_validation_gives_the_scores_of_the_last_epoch_again(
+    dataset: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = trained / "checkpoints" / "last.ckpt"
-    read_command([command, *arguments(dataset, tmp_path), f"--ckpt_path={checkpoint}"])()
-    if command == "validate":
-        assert curve(tmp_path, "val/r_squared")[-1] == pytest.approx(curve(trained, "val/r_squared")[-1], rel=1e-9)
-    else:
-        assert len(curve(tmp_path, "test/r_squared")) == 1
+    read_command(["validate", *arguments(dataset, tmp_path), f"--ckpt_path={checkpoint}"])()
+    [shown] = re.findall(r"val/r_squared[\s│]+(\S+)", capsys.readouterr().out)
+    assert float(shown) == pytest.approx(curve(trained, "val/r_squared")[-1], rel=1e-9)
 
 
-def test_an_earlier_run_is_not_written_over(dataset: Path, trained: Path) -> None:
-    with pytest.raises(ValueError, match="holds the checkpoints of an earlier run; go on with it by --ckpt_path"):
-        read_command(["fit", *arguments(dataset, trained)])()
+def test_an_earlier_run_is_not_written_over(dataset: Path, trained: Path, tmp_path: Path) -> None:
+    """Neither by a run that starts, nor by one that goes on from a checkpoint of a third."""
+    before = content(trained)
+    (tmp_path / "third.ckpt").write_bytes((trained / "checkpoints" / "last.ckpt").read_bytes())
+    for others in ((), (f"--ckpt_path={tmp_path / 'third.ckpt'}",)):
+        with pytest.raises(ValueError, match="holds the checkpoints of an earlier run; go on with it by --ckpt_path"):
+            read_command(["fit", *arguments(dataset, trained, *others)])()
+    fixed = (f"--ckpt_path={trained / 'checkpoints' / 'last.ckpt'}", "--trainer.logger.init_args.version=0")
+    with pytest.raises(ValueError, match="version_0 holds the log of an earlier run; leave out trainer.logger"):
+        read_command(["fit", *arguments(dataset, trained, *fixed)])()
+    assert content(trained) == before
 
 
-def test_training_goes_on_from_a_checkpoint(dataset: Path, trained: Path, tmp_path: Path) -> None:
-    """Three epochs are done; a fourth is all that is left of four."""
-    checkpoint = trained / "checkpoints" / "last.ckpt"
-    others = (*plan(6, 1), "--trainer.max_epochs=4", f"--ckpt_path={checkpoint}")
-    read_command(["fit", *arguments(dataset, tmp_path, *others)])()
-    assert len(curve(tmp_path, "train/loss")) == 1
+def test_training_goes_on_from_a_checkpoint(dataset: Path, run: Path) -> None:
+    """Three epochs are done; a fourth is all that is left of four, and has a log of its own."""
+    before = content(run)
+    others = (*plan(6, 1), "--trainer.max_epochs=4", f"--ckpt_path={run / 'checkpoints' / 'last.ckpt'}")
+    read_command(["fit", *arguments(dataset, run, *others)])()
+    after = content(run)
+    assert {name for name in before if before[name] != after[name]} == {"checkpoints/last.ckpt"}
+    second = run / "logs" / "version_1"
+    assert {path.name for path in second.iterdir()} == LOG
+    assert len(pyarrow.csv.read_csv(second / "metrics.csv")["train/loss"].drop_null()) == 1
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 3
+
+
+def test_training_that_is_done_says_so_and_writes_nothing(
+    dataset: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, checkpoint = content(trained), trained / "checkpoints" / "last.ckpt"
+    read_command(["fit", *arguments(dataset, trained, f"--ckpt_path={checkpoint}")])()
+    assert capsys.readouterr().out.splitlines() == [f"Nothing to do: all 3 epochs of {checkpoint} are done."]
+    assert content(trained) == before
+
+
+@pytest.mark.parametrize("bar", ["true", "false"])
+def test_an_interrupt_before_the_first_checkpoint_is_a_line_of_its_own(
+    bar: str, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    step = PredictColumn.training_step
+
+    def interrupt(self: PredictColumn, batch: LabelledBatch, batch_idx: int) -> torch.Tensor:
+        if batch_idx == 1:
+            raise KeyboardInterrupt
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(PredictColumn, "training_step", interrupt)
+    others = (*plan(6, 1), f"--trainer.enable_progress_bar={bar}")
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as stop:
+            read_command(["fit", *arguments(dataset, tmp_path, *others)])()
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning leaves it ignored
+    assert stop.value.code == 130
+    printed = capfd.readouterr()
+    assert "v_num" not in printed.out, "the scores fit into 80 columns without the number of the log"
+    assert printed.out.endswith("\n") == (bar == "true")
+    assert "python -m training: interrupted; there is no checkpoint yet, so start again" in printed.err.splitlines()
 
 
 def test_a_checkpoint_of_another_shape_is_refused_before_anything_is_written(
@@ -281,7 +357,7 @@ def test_a_file_that_holds_no_predictions_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="other.parquet: columns are graph_id; expected graph_id, run_id, unit"):
         read_predictions(tmp_path / "other.parquet")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(ValueError, match="broken.parquet: not a parquet file"):
+    with pytest.raises(ValueError, match="broken.parquet: not a readable Parquet file"):
         read_predictions(tmp_path / "broken.parquet")
     with pytest.raises(ValueError, match="none.parquet: no such file; make it with python -m training predict"):
         read_predictions(tmp_path / "none.parquet")

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline import train_zoo
 from pipeline.distributions import Choice, Distribution
-from pipeline.images import Images, load_images
+from pipeline.images import Images, ImageSpec, load_images
 from pipeline.train_zoo import missing_chunks, status, summary, train_and_write, zoo
 from pipeline.zoo import ZooSpec, expand
 from pipeline.zoo_store import Zoo, create_zoo, finished_chunks, read_chunk
@@ -74,6 +75,7 @@ def test_a_finished_zoo_is_left_alone_and_no_cluster_is_started(
     store = train_all(tmp_path / "zoo", TINY, images)
     before = {path: path.stat().st_mtime_ns for path in store.path.rglob("*")}
     monkeypatch.setitem(sys.modules, "ray", None)  # importing it is an error
+    monkeypatch.setattr(train_zoo, "load_images", None)  # whoever calls it fails
     zoo(TINY, store.path)
     assert capsys.readouterr().out.splitlines()[0] == f"Nothing to do: all 2 chunks of {store.path} are trained."
     assert {path: path.stat().st_mtime_ns for path in store.path.rglob("*")} == before
@@ -82,6 +84,16 @@ def test_a_finished_zoo_is_left_alone_and_no_cluster_is_started(
 def test_an_impossible_zoo_makes_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="run 0: train_fraction 0.2 .* less than one batch"):
         zoo(tiny_spec(train_fraction=Distribution(choice=(0.2,))), tmp_path / "zoo")
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_a_zoo_whose_images_do_not_load_makes_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(spec: ImageSpec) -> Images:
+        raise RuntimeError("cannot allocate")
+
+    monkeypatch.setattr(train_zoo, "load_images", fail)
+    with pytest.raises(RuntimeError, match="cannot allocate"):
+        zoo(TINY, tmp_path / "zoo")
     assert not (tmp_path / "zoo").exists()
 
 

@@ -58,7 +58,6 @@ def _read_lightning(program: str, command: str, arguments: Sequence[str]) -> Cal
                 run=False,
                 auto_configure_optimizers=False,
                 seed_everything_default=0,
-                save_config_kwargs={"overwrite": True},
                 parser_kwargs={
                     "prog": program,
                     "description": COMMANDS[command],
@@ -79,6 +78,13 @@ def _read_lightning(program: str, command: str, arguments: Sequence[str]) -> Cal
             )
             parser.link_arguments("trainer.default_root_dir", "trainer.logger.init_args.save_dir")
 
+        def before_instantiate_classes(self) -> None:
+            """Only fit keeps a log, and its configuration in it."""
+            if command != "fit":
+                self.config.trainer.logger = False
+            if self.config.trainer.logger is False:
+                self.save_config_callback = None
+
     try:
         cli = Cli(list(arguments))
         if command != "fit" and not cli.config.ckpt_path:
@@ -92,33 +98,70 @@ def _run_lightning(cli: "LightningCLI", command: str) -> None:
     """Call the trainer; nothing in a checkpoint is unpickled.
 
     Raises:
-        ValueError: fit would write among the checkpoints of another run, or into a dataset; or the checkpoint does not
-            fit the configuration.
+        ValueError: fit would write over another run, or into a dataset; or the checkpoint does not fit the
+            configuration.
     """
     from pipeline.dataset_manifest import refuse_inside_dataset
     from training.tasks import check_checkpoint
 
-    checkpoint, root = cli.config.ckpt_path, Path(cli.trainer.default_root_dir)
+    trainer, checkpoint = cli.trainer, cli.config.ckpt_path
+    root = Path(trainer.default_root_dir)
     refuse_inside_dataset(root)
-    if checkpoint:
-        check_checkpoint(Path(checkpoint), cli.model)
-    if command == "fit" and not checkpoint and any((root / "checkpoints").glob("*.ckpt")):
-        raise ValueError(
-            f"{root} holds the checkpoints of an earlier run; go on with it by --ckpt_path "
-            f"{root}/checkpoints/last.ckpt, or choose another --trainer.default_root_dir"
-        )
-    run = getattr(cli.trainer, command)
+    state = check_checkpoint(Path(checkpoint), cli.model) if checkpoint else None
+    if command == "fit":
+        _keep_earlier_runs(cli, root)
+        if state is not None and 0 <= (-1 if trainer.max_epochs is None else trainer.max_epochs) <= state["epoch"] + 1:
+            if trainer.is_global_zero:
+                print(f"Nothing to do: all {trainer.max_epochs} epochs of {checkpoint} are done.")
+            return
+    _shorten_bar(cli)
+    run = getattr(trainer, command)
     try:
         run(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as stop:  # Lightning's answer to an interrupt
+        if trainer.progress_bar_callback is not None:
+            print(flush=True)  # the bar has not ended its line
         last = root / "checkpoints" / "last.ckpt"
-        print(
-            f"python -m training: interrupted; go on by --ckpt_path {last}" if last.exists() else "interrupted",
-            file=sys.stderr,
-        )
+        how = f"go on by --ckpt_path {last}" if last.exists() else "there is no checkpoint yet, so start again"
+        print(f"python -m training: interrupted{f'; {how}' if command == 'fit' else ''}", file=sys.stderr)
         raise SystemExit(130) from stop
-    if cli.trainer.is_global_zero:
+    if trainer.is_global_zero:
         _say_what_was_written(cli, command, root)
+
+
+def _keep_earlier_runs(cli: "LightningCLI", root: Path) -> None:
+    """Give checkpoints their folder, and refuse to fit where something of an earlier run would be written over.
+
+    Raises:
+        ValueError: the folder holds the checkpoints of another run, or the log's folder the log of one.
+    """
+    from pytorch_lightning.callbacks import ModelCheckpoint
+
+    folder, start = root / "checkpoints", cli.config.ckpt_path
+    if any(folder.glob("*.ckpt")) and not (start and Path(start).resolve().parent == folder.resolve()):
+        raise ValueError(
+            f"{root} holds the checkpoints of an earlier run; go on with it by --ckpt_path {folder / 'last.ckpt'}, "
+            "or choose another --trainer.default_root_dir"
+        )
+    log = Path(cli.trainer.log_dir or root) if cli.trainer.loggers else None
+    if log is not None and any((log / name).exists() for name in ("config.yaml", "metrics.csv")):
+        raise ValueError(
+            f"{log} holds the log of an earlier run; leave out trainer.logger.init_args.version, so that every run "
+            "gets a folder of its own"
+        )
+    for callback in cli.trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            callback.dirpath = str(folder)  # Lightning would put them beside the log
+
+
+def _shorten_bar(cli: "LightningCLI") -> None:
+    """Leave the number of the log out of the bar, so that the scores fit into 80 columns."""
+    bar = cli.trainer.progress_bar_callback
+    if bar is not None:
+        get_metrics = bar.get_metrics
+        bar.get_metrics = lambda trainer, pl_module: {
+            name: value for name, value in get_metrics(trainer, pl_module).items() if name != "v_num"
+        }
 
 
 def _say_what_was_written(cli: "LightningCLI", command: str, root: Path) -> None:
@@ -139,6 +182,7 @@ def _silence() -> None:
     for message in (
         "LightningCLI's args parameter is intended",  # the arguments are sys.argv's, after the command
         ".*does not have many workers",  # batches are slices of decoded parts
+        "Checkpoint directory .* exists and is not empty",  # of the run that goes on; others are refused
         "The dirpath has changed",  # scores may go elsewhere than checkpoints
         ".*isinstance.treespec, LeafSpec",  # Lightning's own use of torch
         ".*torch.jit.script",  # PyG's

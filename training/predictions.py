@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -46,16 +47,42 @@ def read_predictions(path: Path) -> pa.Table:
     """The predictions of one method.
 
     Raises:
-        ValueError: no such file, or a file of something else.
+        ValueError: no such file, one that is damaged or of something else, or a prediction that is no number.
     """
     if not path.exists():
         raise ValueError(f"{path}: no such file; make it with python -m training predict or baselines")
     try:
         table = read_table(path)
-    except pa.ArrowInvalid as error:
-        raise ValueError(
-            f"{path}: not a parquet file ({error}); make it again with python -m training predict"
-        ) from error
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(path, error) from error
     if tuple(table.column_names) != COLUMNS:
         raise ValueError(f"{path}: columns are {', '.join(table.column_names)}; expected {', '.join(COLUMNS)}")
+    predictions = table["prediction"].to_numpy()
+    wrong = np.flatnonzero(~np.isfinite(predictions)).tolist()
+    if wrong:
+        raise ValueError(
+            f"{path}: the prediction for graph {table['graph_id'][wrong[0]]} is {predictions[wrong[0]]}, and "
+            f"{len(wrong):,} of {len(predictions):,} are not finite; expected numbers: predict again with a checkpoint "
+            "that has not diverged, or leave the file out"
+        )
     return table
+
+
+def column_names(path: Path) -> tuple[str, ...]:
+    """The columns of a Parquet file.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        return tuple(pq.read_schema(path).names)
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: Exception) -> ValueError:
+    """The error of a file that is cut short or no Parquet file at all."""
+    return ValueError(
+        f"{path}: not a readable Parquet file ({error}); delete it, and make predictions again with python -m training "
+        "predict or baselines"
+    )

@@ -185,8 +185,8 @@ def load_task(path: Path) -> PredictColumn:
     return task.eval()
 
 
-def check_checkpoint(path: Path, task: PredictColumn) -> None:
-    """Refuse a checkpoint that a configured task cannot go on from, before anything is started.
+def check_checkpoint(path: Path, task: PredictColumn) -> dict[str, Any]:
+    """The content of a checkpoint, unless a configured task cannot go on from it.
 
     Raises:
         ValueError: it is no checkpoint, or of a network of another shape.
@@ -197,6 +197,7 @@ def check_checkpoint(path: Path, task: PredictColumn) -> None:
     found = checkpoint["hyper_parameters"]["network"]
     if found != asdict(task.network.settings):
         raise ValueError(f"{path}: of a network {found}; the configuration asks for {asdict(task.network.settings)}")
+    return checkpoint
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
