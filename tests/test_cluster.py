@@ -108,7 +108,7 @@ def test_tasks_larger_than_this_machine_are_refused_where_the_cluster_is_our_own
     start = ray.init
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(pipeline.cluster, "protect", lambda: None)
-    monkeypatch.setattr(ray, "init", lambda address, **_: start(address=ray_head.address, logging_level="ERROR"))
+    monkeypatch.setattr(ray, "init", lambda address, **_: start(address=ray_head.address))
     with (
         pytest.raises(ValueError, match="cpus_per_task is 3, and this machine has 2 processors.* ask for at most 2"),
         cluster(Machine(cpus_per_task=3)),
