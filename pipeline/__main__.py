@@ -20,6 +20,12 @@ COMMANDS = {
     "inspect": Command(
         function="pipeline.inspect_graphs:inspect", sentence="show what a zoo or a dataset holds", positional=("path",)
     ),
+    "trace": Command(
+        function="pipeline.trace_command:trace",
+        sentence="say what the parameter graph of a network is; check it, draw it",
+        positional=("network",),
+        switches=("check",),
+    ),
     "verify": Command(
         function="pipeline.verify_graphs:verify",
         sentence="check every digest and law of a dataset",

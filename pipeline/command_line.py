@@ -25,6 +25,8 @@ class Command:
     """What it does, for the list of commands."""
     positional: tuple[str, ...] = ()
     """Parameters that are given by place instead of by flag."""
+    switches: tuple[str, ...] = ()
+    """Parameters whose flag alone means true."""
 
 
 def read_command(
@@ -123,8 +125,9 @@ def read_settings(program: str, command: Command, arguments: Sequence[str]) -> C
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these settings")
     parser.add_function_arguments(function)
+    flags = _flags_for_positional(command.positional, _values_for_switches(command.switches, arguments))
     try:
-        built = parser.instantiate(parser.parse_args(_flags_for_positional(command.positional, arguments)))
+        built = parser.instantiate(parser.parse_args(flags))
     except (ArgumentError, ValueError) as error:
         raise wrong_setting(program, error) from error
     return partial(function, **{key: value for key, value in built.items() if key != "config"})
@@ -135,6 +138,13 @@ def wrong_setting(program: str, error: Exception) -> SystemExit:
     reason = " ".join(str(error).split())
     print(f"{program}: {reason}; --help lists the settings", file=sys.stderr)
     return SystemExit(2)
+
+
+def _values_for_switches(switches: Sequence[str], arguments: Sequence[str]) -> list[str]:
+    """Arguments with a value after every flag that may stand alone: jsonargparse wants one."""
+    flags = {f"--{name}" for name in switches}
+    pairs = zip(arguments, [*arguments[1:], "--"], strict=True)
+    return [f"{this}=true" if this in flags and following.startswith("-") else this for this, following in pairs]
 
 
 def _flags_for_positional(positional: Sequence[str], arguments: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ Writes  `Edges`, by way of ``GraphTemplate.edges``
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64, Shaped
 
 from pipeline.parameter_graph import Block, GraphTemplate
 
@@ -19,7 +19,7 @@ class Edges:
     edge_index: Int64[np.ndarray, "2 num_edges"]
     """Row 0 the source node, row 1 the target; activations flow from source to target."""
     value_index: Int64[np.ndarray, " num_edges"]
-    """Position in ``values`` of the edge's scalar."""
+    """Position in ``values`` of the edge's scalar; -1 where it carries none."""
     block: Int64[np.ndarray, " num_edges"]
     kind: Int64[np.ndarray, " num_edges"]
     """An ``EdgeKind``."""
@@ -28,39 +28,38 @@ class Edges:
     tap: Int64[np.ndarray, " num_edges"]
     """Row-major index of the kernel tap; 0 where there is one."""
     site: Int64[np.ndarray, " num_edges"]
-    """Position of the source that is read, as an index into the sites of ``GraphTemplate.grids``."""
+    """Which positions of the source are read, as a number of ``GraphTemplate.region``."""
+    target_site: Int64[np.ndarray, " num_edges"]
+    """Which positions of the target they go to."""
+    constant: Float64[np.ndarray, " num_edges"]
+    """Factor of what an edge without a value brings; 1 for all others."""
 
 
 def expand(template: GraphTemplate) -> Edges:
     """All edges of all blocks: ``num_edges`` entries a column."""
     columns = [_block_edges(number, block) for number, block in enumerate(template.blocks)]
-    source, target, value_index, number, kind, chain, tap, site = np.concatenate(columns, axis=1)
-    return Edges(
-        edge_index=np.stack([source, target]),
-        value_index=value_index,
-        block=number,
-        kind=kind,
-        chain=chain,
-        tap=tap,
-        site=site,
-    )
+    joined = {name: np.concatenate([column[name] for column in columns]) for name in columns[0]}
+    source, target = joined.pop("source"), joined.pop("target")
+    return Edges(edge_index=np.stack([source, target]), **joined)
 
 
-def _block_edges(number: int, block: Block) -> Int64[np.ndarray, "8 num_edges"]:
-    """Source, target, value index, block, kind, chain, tap and site of the edges of one block, in edge order."""
+def _block_edges(number: int, block: Block) -> dict[str, Shaped[np.ndarray, " num_edges"]]:
+    """The columns of one block, in edge order."""
     G, O, I, T = shape = (block.num_groups, block.num_targets, block.num_sources, block.num_taps)
 
-    def per_source(numbers: Int64[np.ndarray, " all_sources"]) -> np.ndarray:
+    def per_source(numbers: Shaped[np.ndarray, " all_sources"]) -> np.ndarray:
         return np.broadcast_to(numbers.reshape(G, 1, I, 1), shape)
 
-    columns = [
-        per_source(block.sources),
-        np.broadcast_to(block.targets.reshape(G, O, 1, 1), shape),
-        block.value_index,
-        np.full(shape, number),
-        np.full(shape, int(block.kind)),
-        per_source(block.source_chain),
-        np.broadcast_to(np.arange(T), shape),
-        per_source(block.source_site),
-    ]
-    return np.stack([column.reshape(-1) for column in columns])
+    columns = {
+        "source": per_source(block.sources),
+        "target": np.broadcast_to(block.targets.reshape(G, O, 1, 1), shape),
+        "value_index": block.value_index,
+        "block": np.full(shape, number),
+        "kind": np.full(shape, int(block.kind)),
+        "chain": per_source(block.source_chain),
+        "tap": np.broadcast_to(np.arange(T), shape),
+        "site": per_source(block.source_site),
+        "target_site": per_source(block.target_site),
+        "constant": per_source(block.constant),
+    }
+    return {name: column.reshape(-1) for name, column in columns.items()}

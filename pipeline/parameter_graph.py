@@ -9,84 +9,30 @@ Writes  nothing
 
 The graph follows Lim et al., ICLR 2024 (arXiv:2312.04501): nodes are neurons or channels, every scalar weight is an
 edge, one bias node per layer. Deviations: no layer index and no order on hidden nodes (relabelling them is relabelling
-neurons); geometry, the operations between layers and the position a flattened neuron is read at are features of edges,
-because the function depends on them.
+neurons); geometry, the operations between layers and the positions that are read are features of edges, because the
+function depends on them; sums, products, norms and attention have nodes of their own, joined by edges without a value.
+What every kind of node computes from what its edges bring is written down, executably, in `pipeline.graph_function`.
 """
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 from functools import cached_property
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 from torch import Tensor, nn
 
+from pipeline.graph_kinds import MAX_RANK, Chain, EdgeKind, NodeKind
 from pipeline.value_layout import IntegerTensor, TensorSlot, state_dict_from, values_from
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
     from pipeline.graph_edges import Edges
-
-MAX_RANK = 3
-"""Most axes of a kernel or a map (depth, height, width); coordinates are right-aligned in this many columns."""
-
-
-class NodeKind(IntEnum):
-    INPUT = 0
-    """A channel of the input."""
-    NEURON = 1
-    """A channel or feature computed inside the network."""
-    OUTPUT = 2
-    """A channel or feature the network returns."""
-    BIAS = 3
-    """The constant one that a layer's biases are edges from; one per layer."""
-
-
-class EdgeKind(IntEnum):
-    LINEAR_WEIGHT = 0
-    LINEAR_BIAS = 1
-    CONV_WEIGHT = 2
-    CONV_BIAS = 3
-
-
-class Operation(IntEnum):
-    """Operations without parameters; 0 is kept free for padding."""
-
-    RELU = 1
-    TANH = 2
-    SIGMOID = 3
-    GELU = 4
-    SILU = 5
-    LEAKY_RELU = 6
-    ELU = 7
-    SIN = 8
-    MAX_POOL = 9
-    AVERAGE_POOL = 10
-    GLOBAL_AVERAGE_POOL = 11
-    ADAPTIVE_AVERAGE_POOL = 12
-    SOFTMAX = 13
-    LOG_SOFTMAX = 14
-    SCALE = 15
-    SHIFT = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """One operation without parameters, with the numbers that decide what it computes."""
-
-    operation: Operation
-    settings: tuple[tuple[str, tuple[float, ...]], ...] = ()
-    """Names and numbers, sorted by name: ``(("kernel_size", (2.0, 2.0)), ...)``, one number per axis of the map where
-    axes matter; `pipeline.template_rules` lists the names of each operation."""
-
-
-Chain = tuple[Step, ...]
-"""Operations in the order they act, between the node that is read and the edge that reads it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +43,18 @@ class NodeSet:
     count: int
     name: str
     """Path of the module that made them (``features.0``); for people, never a feature."""
+    chain: int = 0
+    """Index into ``GraphTemplate.chains``: how statistics are taken, or channels normalised; else 0, the empty one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """Positions of a map, in an order, that are read or written together; position ``k`` read goes to ``k`` written."""
+
+    extents: tuple[int, ...]
+    """Of the map."""
+    positions: tuple[int, ...]
+    """Row-major; one may stand several times where it is read, and once where it is written."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,8 +62,9 @@ class Block:
     """Edges of one tensor and one operation: every target of a group reads every source of it through every tap.
 
     With G groups, O targets and I sources a group, and T taps, edge ``(g, o, i, t)`` runs from ``sources[g*I + i]`` to
-    ``targets[g*O + o]`` and carries ``values[target_offset[g*O + o] + source_offset[g*I + i] + t * tap_stride]``. Edges
-    are ordered by g, o, i, t; targets are sorted within a group, and sources by node, then site, then chain.
+    ``targets[g*O + o]`` and carries ``values[target_offset[g*O + o] + source_offset[g*I + i] + t * tap_stride]``, or no
+    value, as its kind says. Edges are ordered by g, o, i, t; targets are sorted within a group, and sources by node,
+    then site, chain, target site and constant. A node may be a source of several groups, and a target of one.
     """
 
     kind: EdgeKind
@@ -117,9 +76,13 @@ class Block:
     source_offset: Int64[np.ndarray, " all_sources"]
     """Contribution of the source to the position in ``values``."""
     source_site: Int64[np.ndarray, " all_sources"]
-    """Which position of the source is read (see ``GraphTemplate.grids``); 0 where it has one, or all are read alike."""
+    """Which positions of the source are read (see ``GraphTemplate.grids``); 0 where all are, each for its own."""
     source_chain: Int64[np.ndarray, " all_sources"]
     """Index into ``GraphTemplate.chains``: what happens to the source before it is read."""
+    target_site: Int64[np.ndarray, " all_sources"]
+    """Which positions of the target get what is read; 0 where all do. Others get nothing from this edge."""
+    constant: Float64[np.ndarray, " all_sources"]
+    """Factor of what edges without a value bring, mostly 1; 1 for all others."""
     kernel_size: tuple[int, ...] = ()
     """Taps per axis, at most three axes; ``()`` is a single tap without coordinates."""
     tap_stride: int = 0
@@ -127,6 +90,8 @@ class Block:
     stride: tuple[int, ...] = ()
     padding: tuple[int, ...] = ()
     dilation: tuple[int, ...] = ()
+    output_padding: tuple[int, ...] = ()
+    """Of a transposed convolution."""
     map_size: tuple[int, ...] = ()
     """Extent of the map the operation slides over or is applied to position by position; ``()`` where there is no
     map."""
@@ -152,11 +117,15 @@ class Block:
     @property
     def geometry(self) -> tuple[int | tuple[int, ...], ...]:
         """All that distinguishes two blocks beyond their nodes and values."""
-        return (int(self.kind), self.kernel_size, self.stride, self.padding, self.dilation, self.map_size)
+        sizes = (self.kernel_size, self.stride, self.padding, self.dilation, self.output_padding, self.map_size)
+        return (int(self.kind), *sizes)
 
     @cached_property
     def value_index(self) -> Int64[np.ndarray, "G O I T"]:
-        """Position in ``values`` of every edge of the block."""
+        """Position in ``values`` of every edge of the block; -1 for edges without a value."""
+        shape = (self.num_groups, self.num_targets, self.num_sources, self.num_taps)
+        if not self.kind.carries_value:
+            return np.full(shape, -1, dtype=np.int64)
         target = self.target_offset.reshape(self.num_groups, -1, 1, 1)
         source = self.source_offset.reshape(self.num_groups, 1, -1, 1)
         return target + source + np.arange(self.num_taps, dtype=np.int64) * self.tap_stride
@@ -166,9 +135,9 @@ class Block:
 class GraphTemplate:
     """The parameter graph of one architecture, without values.
 
-    Law A: every float of ``values`` is carried by exactly one edge unless it is shared. Law B: the automorphisms of the
-    template are the neuron permutations that preserve the function for all values. Both are tested exhaustively on tiny
-    networks.
+    Law A: every float of ``values`` is carried by an edge, by exactly one unless it is shared. Law B: the automorphisms
+    of the template are the neuron permutations that preserve the function for all values. Both are tested exhaustively
+    on tiny networks.
     """
 
     node_sets: tuple[NodeSet, ...]
@@ -178,14 +147,21 @@ class GraphTemplate:
     chains: tuple[Chain, ...]
     """Interned; chain 0 is empty."""
     grids: tuple[tuple[int, ...], ...]
-    """Extents of the maps that single positions are read from. Sites number all positions of all grids in row-major
-    order, one grid after another; grid 0 is ``()``, whose one site 0 means "no position"."""
+    """Extents of the maps that single positions are read from or written to. Sites number all positions of all grids
+    in row-major order, one grid after another; grid 0 is ``()``, whose one site 0 means "all positions"."""
+    regions: tuple[Region, ...] = ()
+    """Sites after those of the grids: one for every region."""
     tensors: tuple[TensorSlot, ...]
     integers: tuple[IntegerTensor, ...] = ()
     outputs: Int64[np.ndarray, " num_outputs"]
     """Node of each output, in the order the network returns them."""
     output_chain: Int64[np.ndarray, " num_outputs"]
     """What happens between that node and the output."""
+    input_axes: tuple[int, ...] = (1,)
+    """Axes of the network's input, which has the batch on axis 0, that number its channels; others are its map. None
+    for whole numbers that are looked up."""
+    output_axes: tuple[int, ...] = (1,)
+    """Axes of the network's output that number the outputs; others are their map."""
 
     def __repr__(self) -> str:
         """Sizes alone: the blocks of a wide network fill screens."""
@@ -220,18 +196,22 @@ class GraphTemplate:
 
     @cached_property
     def node_rank(self) -> Int64[np.ndarray, " num_nodes"]:
-        """Position among the network's inputs or outputs, from 0; -1 for hidden nodes, whose order means nothing."""
-        rank = np.full(self.num_nodes, -1, dtype=np.int64)
-        inputs = np.flatnonzero(self.node_kind == NodeKind.INPUT)
-        rank[inputs] = np.arange(len(inputs))
+        """Position among the network's inputs or outputs, or in a table of positions or tokens, from 0; -1 for hidden
+        nodes, whose order means nothing."""
+        ranked = (NodeKind.INPUT, NodeKind.POSITION, NodeKind.TOKEN)
+        sets = [
+            np.arange(nodes.count) if nodes.kind in ranked else np.full(nodes.count, -1) for nodes in self.node_sets
+        ]
+        rank = np.concatenate(sets).astype(np.int64)
         rank[self.outputs] = np.arange(len(self.outputs))
         return rank
 
     @cached_property
     def node_chain(self) -> Int64[np.ndarray, " num_nodes"]:
-        """The chain that ends at an output node; 0, the empty chain, for all others."""
-        chain = np.zeros(self.num_nodes, dtype=np.int64)
-        chain[self.outputs] = self.output_chain
+        """What a node does with what its edges bring: the chain of its set, or the one that ends at an output node."""
+        chains, counts = [nodes.chain for nodes in self.node_sets], [nodes.count for nodes in self.node_sets]
+        chain = np.repeat(np.array(chains, dtype=np.int64), counts)
+        chain[self.outputs] = np.where(self.output_chain > 0, self.output_chain, chain[self.outputs])
         return chain
 
     @cached_property
@@ -253,15 +233,36 @@ class GraphTemplate:
         return depth
 
     @cached_property
-    def site_position(self) -> Int64[np.ndarray, "num_sites 3"]:
-        """Coordinates of every site in its grid, right-aligned; -1 in the columns its grid does not have."""
-        return np.concatenate([coordinates(extents) for extents in self.grids])
+    def first_region(self) -> int:
+        """The site of region 0; those before it are single positions, or 0."""
+        return sum(map(prod, self.grids))
+
+    def region(self, site: int) -> Region | None:
+        """The positions of a site; none for site 0, which means all of them."""
+        if site == 0:
+            return None
+        if site >= self.first_region:
+            return self.regions[site - self.first_region]
+        for extents in self.grids:
+            if site < prod(extents):
+                return Region(extents=extents, positions=(site,))
+            site -= prod(extents)
+        raise AssertionError("grids have a site for every number below first_region")
 
     @cached_property
-    def site_extents(self) -> Int64[np.ndarray, "num_sites 3"]:
-        """Extents of every site's grid, right-aligned; 1 in the columns its grid does not have."""
-        rows = [np.tile(right_align(extents, 1), (prod(extents), 1)) for extents in self.grids]
-        return np.concatenate(rows).astype(np.int64)
+    def site_features(self) -> Float32[np.ndarray, "num_sites 7"]:
+        """What a metanetwork sees of a site: the mean of its positions relative to its map (3), the mean distance from
+        one position to the next (3), and log(1 + the number of positions); zeros for site 0."""
+        rows = [np.zeros((1, 2 * MAX_RANK + 1), dtype=np.float32)]
+        for extents in self.grids[1:]:
+            single = np.zeros((prod(extents), 2 * MAX_RANK + 1), dtype=np.float32)
+            single[:, :MAX_RANK], single[:, -1] = relative_coordinates(extents), np.log(2)
+            rows.append(single)
+        for region in self.regions:
+            places = relative_coordinates(region.extents)[np.array(region.positions)]
+            steps = np.abs(np.diff(places, axis=0)).mean(axis=0) if len(places) > 1 else np.zeros(MAX_RANK)
+            rows.append(np.concatenate([places.mean(axis=0), steps, [np.log1p(len(places))]])[None])
+        return np.concatenate(rows).astype(np.float32)
 
     @cached_property
     def edges(self) -> "Edges":
@@ -300,6 +301,12 @@ class GraphTemplate:
             )
         return ParameterGraph(template=self, values=values)
 
+    def draw(self, path: Path | str) -> None:
+        """A picture, by the suffix of its name: .svg, .png or .pdf."""
+        from pipeline.draw_graph import draw
+
+        draw(self, Path(path))
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ParameterGraph:
@@ -318,6 +325,12 @@ class ParameterGraph:
 
         return to_pyg(self)
 
+    def draw(self, path: Path | str) -> None:
+        """A picture, by the suffix of its name; in a small network every edge has the colour of its value."""
+        from pipeline.draw_graph import draw
+
+        draw(self.template, Path(path), self.values)
+
 
 def right_align(numbers: tuple[int, ...], fill: int) -> tuple[int, ...]:
     """The numbers in the last of ``MAX_RANK`` columns, ``fill`` before them."""
@@ -332,7 +345,8 @@ def coordinates(extents: tuple[int, ...]) -> Int64[np.ndarray, "num_positions 3"
     return table
 
 
-def relative(position: Int64[np.ndarray, "n 3"], extents: Int64[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 3"]:
-    """Coordinates from -1 (first) to 1 (last) of their axis; 0 on axes of one position and where there is no axis."""
-    scaled = 2 * position / np.maximum(extents - 1, 1) - 1
-    return np.where(extents > 1, scaled, 0).astype(np.float32)
+def relative_coordinates(extents: tuple[int, ...]) -> Float32[np.ndarray, "num_positions 3"]:
+    """Coordinates of every position of a grid, from -1 (first) to 1 (last); 0 on axes of one position or none."""
+    sizes = np.array(right_align(extents, 1))
+    scaled = 2 * coordinates(extents) / np.maximum(sizes - 1, 1) - 1
+    return np.where(sizes > 1, scaled, 0).astype(np.float32)

@@ -5,31 +5,38 @@
 Reads   a `GraphTemplate` and the module it was traced from
 Writes  a `CheckReport`
 
-The symmetries themselves are in `pipeline.automorphisms`, the function that a graph describes in
-`pipeline.graph_function`.
+The symmetries themselves are in `pipeline.symmetry_group`, what they do to values in `pipeline.automorphisms`, the
+function that a graph describes in `pipeline.graph_function`.
 """
 
 import copy
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from pipeline.automorphisms import cycle, edge_labels, exchangeable_nodes, permute_values, sample_automorphism
+from pipeline.automorphisms import carry_values, cycle, edge_labels, exchangeable_rows, permute_values
 from pipeline.graph_function import graph_function
-from pipeline.parameter_graph import GraphTemplate, NodeKind
+from pipeline.graph_kinds import EdgeKind, NodeKind
+from pipeline.parameter_graph import GraphTemplate
+from pipeline.symmetry_group import SymmetryGroup, symmetry_group
 
 TOLERANCE = 1e-9
 """Largest difference of outputs, relative to the largest output, that float64 rounding explains."""
 NUM_INPUTS = 16
 """Random inputs to compare outputs on."""
-MOST_DRAWS = 32
-"""Of random values, until each has acted: in a narrow network, rectified neurons are often off for every input."""
+FRUITLESS_DRAWS = 24
+"""Of random values, in which no further one acts: in a narrow network, rectified neurons are often off for every input,
+and one draw does not tell what never acts."""
 BIAS_SCALE = 0.25
 """Small beside what a neuron sums, so that few rectified ones are off for every input."""
+NO_INFLUENCE = 1e-11
+"""Of a gradient, relative to the largest: rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +46,10 @@ class CheckReport:
     num_values: int
     graph_difference: float
     """Between the outputs of the module and those read from the graph alone, relative to the largest output."""
+    group: str
+    """The symmetry group of the template, as `SymmetryGroup.describe` writes it."""
+    group_order: int
+    """How many relabellings of neurons preserve the function for all values."""
     num_automorphisms: int
     """Sampled relabellings under which the outputs stayed as they were; one for every draw of random values."""
     largest_difference: float
@@ -46,7 +57,8 @@ class CheckReport:
     num_forbidden: int
     """Permutations of values that the template forbids, which must change the outputs, and did."""
     inert: tuple[str, ...]
-    """Tensors some of whose values never had any influence on the outputs, to first order."""
+    """Tensors some of whose values never had any influence on the outputs, to first order: the bias of attention keys,
+    or one before an instance norm."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,7 +67,7 @@ class _Trial:
 
     network: nn.Module
     template: GraphTemplate
-    inputs: Float64[Tensor, "n ..."]
+    inputs: Tensor
     draws: list[Float64[Tensor, " num_values"]]
     outputs: list[Float64[Tensor, "n ..."]]
     from_graph: list[Float64[Tensor, "n ..."]]
@@ -84,15 +96,19 @@ def check(module: nn.Module, template: GraphTemplate, example_input: Tensor, num
         ValueError: one of these fails, so that the template does not describe the module.
     """
     try:
+        rng = np.random.default_rng(0)
         _check_round_trip(module, template)
         _check_edges_differ(template)
-        rng = np.random.default_rng(0)
         trial = _make_trial(module, template, example_input, max(1, num_samples), rng)
+        difference = _check_function(trial)
+        group = symmetry_group(template)
         return CheckReport(
             num_values=template.num_values,
-            graph_difference=_check_function(trial),
+            graph_difference=difference,
+            group=group.describe(),
+            group_order=group.order,
             num_automorphisms=len(trial.draws),
-            largest_difference=_check_automorphisms(trial, rng),
+            largest_difference=_check_automorphisms(trial, group, rng),
             num_forbidden=_check_forbidden(trial),
             inert=tuple(slot.names[0] for slot in template.tensors if not trial.acts[slot.place].all()),
         )
@@ -101,19 +117,58 @@ def check(module: nn.Module, template: GraphTemplate, example_input: Tensor, num
 
 
 def random_values(template: GraphTemplate, rng: np.random.Generator) -> Float64[Tensor, " num_values"]:
-    """Normal values, scaled so that activations keep their size and units stay alive; no value is special."""
+    """Normal values, scaled so that activations keep their size and units stay alive; variances are positive."""
     tensors = [
         rng.standard_normal(slot.size) * (max(1, prod(slot.shape[1:])) ** -0.5 if len(slot.shape) > 1 else BIAS_SCALE)
         for slot in template.tensors
     ]
-    return torch.from_numpy(np.concatenate(tensors))
+    values = np.concatenate([np.empty(0), *tensors])
+    # Factors about 1: with smaller ones deep networks forget their inputs, and nothing could be told from the outputs.
+    factors = [block.value_index.reshape(-1) for block in template.blocks if block.kind == EdgeKind.NORM_WEIGHT]
+    values[np.unique(np.concatenate([np.empty(0, dtype=np.int64), *factors]))] += 1
+    for block in template.blocks:
+        if block.kind == EdgeKind.NORM_VARIANCE:
+            values[block.value_index.reshape(-1)] = np.abs(values[block.value_index.reshape(-1)]) + BIAS_SCALE
+    return torch.from_numpy(values)
+
+
+def random_inputs(template: GraphTemplate, example_input: Tensor, rng: np.random.Generator) -> Tensor:
+    """Normal inputs in float64, or words of the vocabulary."""
+    shape = (NUM_INPUTS, *example_input.shape[1:])
+    if example_input.is_floating_point():
+        return torch.from_numpy(rng.standard_normal(shape))
+    words = min((nodes.count for nodes in template.node_sets if nodes.kind == NodeKind.TOKEN), default=1)
+    return torch.from_numpy(rng.integers(0, words, shape))
 
 
 def run(module: nn.Module, template: GraphTemplate, values: Float64[Tensor, " num_values"], inputs: Tensor) -> Tensor:
     """The outputs of a float64 module with these values."""
-    parameters = {name: values[slot.place].reshape(slot.shape) for slot in template.tensors for name in slot.names}
-    with torch.no_grad():
-        return torch.func.functional_call(module, parameters, (inputs,))
+    values = values.detach().requires_grad_()
+    learned = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    parameters: dict[str, Tensor] = {}
+    for slot in template.tensors:
+        tensor = values[slot.place].reshape(slot.shape)
+        parameters |= dict.fromkeys(slot.names, tensor if slot.names[0] in learned else tensor.detach())
+    if inputs.is_floating_point():
+        inputs = inputs.detach().requires_grad_().clone()
+    with torch.enable_grad(), _StaysDouble():
+        return torch.func.functional_call(module, parameters, (inputs,)).detach()
+
+
+class _StaysDouble(TorchFunctionMode):
+    """Without the casts to float32 of modules that take their softmax or norm so whatever they get: what depends on
+    values or inputs stays float64. Constants are cast, as they were when the module was traced."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        casts = func is Tensor.float or any(given is torch.float32 for given in (*args, *kwargs.values()))
+        if casts and isinstance(args[0], Tensor) and args[0].requires_grad and args[0].dtype == torch.float64:
+            if func is Tensor.float:
+                return args[0]
+            args = [torch.float64 if given is torch.float32 else given for given in args]
+            kwargs = {name: torch.float64 if given is torch.float32 else given for name, given in kwargs.items()}
+        result = func(*args, **kwargs)
+        return result.float().double() if func is torch.tensor and result.dtype == torch.float64 else result
 
 
 def _check_round_trip(module: nn.Module, template: GraphTemplate) -> None:
@@ -139,47 +194,57 @@ def _check_edges_differ(template: GraphTemplate) -> None:
 def _make_trial(
     module: nn.Module, template: GraphTemplate, example_input: Tensor, num_draws: int, rng: np.random.Generator
 ) -> _Trial:
-    """Draw random values, until each has acted; at least ``num_draws`` times."""
+    """Draw random values, until each has acted or none has for a while; at least ``num_draws`` times."""
     network = copy.deepcopy(module).cpu().double().eval()
-    inputs = torch.from_numpy(rng.standard_normal((NUM_INPUTS, *example_input.shape[1:])))
-    trial = _Trial(
-        network=network,
-        template=template,
-        inputs=inputs,
-        draws=[],
-        outputs=[],
-        from_graph=[],
-        acts=torch.zeros(template.num_values, dtype=torch.bool),
-    )
-    while len(trial.draws) < num_draws or (len(trial.draws) < MOST_DRAWS and not trial.acts.all()):
+    inputs = random_inputs(template, example_input, rng)
+    acts = torch.zeros(template.num_values, dtype=torch.bool)
+    trial = _Trial(network=network, template=template, inputs=inputs, draws=[], outputs=[], from_graph=[], acts=acts)
+    fruitless = 0
+    touched = torch.zeros(template.num_values, dtype=torch.bool)
+    while len(trial.draws) < num_draws or (fruitless < FRUITLESS_DRAWS and not touched.all()):
         values = random_values(template, rng)
         try:
             expected = run(network, template, values, inputs)
         except RuntimeError as error:
             raise ValueError(f"it fails on inputs of shape {tuple(inputs.shape)}: {error}") from error
         try:
-            found, influence = _graph_and_influence(template, values, inputs)
-            trial.from_graph.append(found.reshape(expected.shape))
-        except (RuntimeError, IndexError, KeyError) as error:
+            found, gradient = _graph_and_gradient(template, values, inputs)
+            trial.from_graph.append(_arranged(found, template.output_axes, tuple(expected.shape)))
+        except (RuntimeError, IndexError, KeyError, AssertionError) as error:
             raise ValueError(f"no function can be read from the template: {error}") from error
         trial.draws.append(values)
         trial.outputs.append(expected)
-        trial.acts.logical_or_(influence)
+        fruitless = 0 if ((gradient != 0) & ~touched).any() else fruitless + 1
+        touched.logical_or_(gradient != 0)
+        largest = gradient.abs().max() if len(gradient) else 0.0
+        acts.logical_or_(gradient.abs() > NO_INFLUENCE * largest)
     if not 0 < trial.scale < np.inf:
         raise ValueError(f"its outputs for random values reach {trial.scale}, so that nothing can be compared")
     return trial
 
 
-def _graph_and_influence(
+def _arranged(
+    outputs: Float64[Tensor, "n num_outputs ..."], axes: tuple[int, ...], shape: tuple[int, ...]
+) -> Float64[Tensor, "n ..."]:
+    """Outputs ``[n, outputs, *map]`` with their axes where the module has them."""
+    rest = [axis for axis in range(1, len(shape)) if axis not in axes]
+    order = [0, *axes, *rest]
+    apart = outputs.reshape([shape[axis] for axis in order])
+    return apart.permute([order.index(axis) for axis in range(len(shape))])
+
+
+def _graph_and_gradient(
     template: GraphTemplate, values: Float64[Tensor, " num_values"], inputs: Tensor
-) -> tuple[Tensor, Bool[Tensor, " num_values"]]:
-    """The outputs read from the graph, and which values have influence on them, to first order."""
+) -> tuple[Tensor, Float64[Tensor, " num_values"]]:
+    """The outputs read from the graph, and the gradient of one number made of all of them."""
     with torch.enable_grad():
         values = values.clone().requires_grad_()
         outputs = graph_function(template, values, inputs)
+        if not outputs.requires_grad:  # there are no values
+            return outputs, torch.zeros_like(values)
         weights = torch.linspace(1, 2, outputs.numel(), dtype=torch.float64).reshape(outputs.shape)
-        [gradient] = torch.autograd.grad((weights * outputs).sum(), values)
-    return outputs.detach(), gradient != 0
+        [gradient] = torch.autograd.grad((weights * outputs.sin()).sum(), values)
+    return outputs.detach(), gradient
 
 
 def _check_function(trial: _Trial) -> float:
@@ -194,11 +259,10 @@ def _check_function(trial: _Trial) -> float:
     return difference
 
 
-def _check_automorphisms(trial: _Trial, rng: np.random.Generator) -> float:
+def _check_automorphisms(trial: _Trial, group: SymmetryGroup, rng: np.random.Generator) -> float:
     """Largest change of the outputs under one automorphism per draw, relative to the largest output."""
     changes = [
-        trial.change(draw, permute_values(trial.template, sample_automorphism(trial.template, rng)))
-        for draw in range(len(trial.draws))
+        trial.change(draw, permute_values(trial.template, group.sample(rng))) for draw in range(len(trial.draws))
     ]
     if not max(changes) < TOLERANCE:
         raise ValueError(
@@ -210,9 +274,13 @@ def _check_automorphisms(trial: _Trial, rng: np.random.Generator) -> float:
 
 def _check_forbidden(trial: _Trial) -> int:
     """How many permutations of values were tried that must change the outputs in one draw at least."""
-    forbidden = _forbidden(trial.template)
-    for nodes, permutation in forbidden:
-        if not max(trial.change(draw, permutation) for draw in range(len(trial.draws))) > TOLERANCE:
+    forbidden = [
+        (nodes, moves)
+        for nodes, moves in _forbidden(trial.template)
+        if trial.acts[moves != np.arange(len(moves))].any()
+    ]
+    for nodes, moves in forbidden:
+        if not any(trial.change(draw, moves) > TOLERANCE for draw in range(len(trial.draws))):
             raise ValueError(
                 f"moving the values of nodes {nodes} leaves the outputs unchanged though the template tells these "
                 "nodes apart; do they matter?"
@@ -223,21 +291,28 @@ def _check_forbidden(trial: _Trial) -> int:
 def _forbidden(template: GraphTemplate) -> list[tuple[list[int], Int64[np.ndarray, " num_values"]]]:
     """Permutations of values that must matter, with the nodes they move.
 
-    The first and the last input exchanged, the first and the last output; and each set of exchangeable neurons, on the
-    side of the edges that end there alone.
+    The first and the last input exchanged, the first and the last output; and for each set of nodes that are permuted
+    freely together with others, the values of the edges that end at them moved, and no other values.
     """
     forbidden: list[tuple[list[int], Int64[np.ndarray, " num_values"]]] = []
     for kind in (NodeKind.INPUT, NodeKind.OUTPUT):
         nodes = np.flatnonzero(template.node_kind == kind)[[0, -1]]
         try:
-            forbidden.append((nodes.tolist(), permute_values(template, cycle(template, nodes))))
+            forbidden.append((nodes.tolist(), carry_values(template, cycle(template, nodes))))
         except ValueError:
             continue  # the two are wired differently: no values can move with them
     edges = template.edges
-    for nodes in exchangeable_nodes(template):
-        ends_there = np.isin(edges.edge_index[1], nodes)
-        values = np.setdiff1d(edges.value_index[ends_there], edges.value_index[~ends_there])
-        permutation = np.arange(template.num_values)
-        permutation[values] = permute_values(template, cycle(template, nodes))[values]
-        forbidden.append((nodes.tolist(), permutation))
+    biases = np.flatnonzero(template.node_kind == NodeKind.BIAS)
+    for rows in exchangeable_rows(template):
+        if np.isin(rows, biases).any():
+            continue  # whole layers side by side: their neurons may be alike one by one, which bias nodes forbid
+        allowed = permute_values(template, cycle(template, rows))
+        for nodes in rows.T:
+            values = edges.value_index[np.isin(edges.edge_index[1], nodes)]
+            values = np.unique(values[values >= 0])
+            moves = np.arange(template.num_values)
+            moves[values] = allowed[values]
+            whole = (np.sort(moves) == np.arange(template.num_values)).all()
+            if whole and (moves != allowed).any():
+                forbidden.append((nodes.tolist(), moves))
     return [(nodes, moves) for nodes, moves in forbidden if (moves != np.arange(len(moves))).any()]

@@ -4,17 +4,21 @@ Reads   the text                 `read_document`
 Writes  the text                 `write_document`; `docs/stores.md` specifies it
 
 Long rows of integers are written as runs ``[start, count, step, repeat]``: ``start, start + step, …`` (``count``
-numbers), each ``repeat`` times. A text may come from anywhere: what it would expand to is counted before anything is
-allocated, what it says must be a template (`pipeline.template_rules`), and must be said in the one canonical way.
+numbers), each ``repeat`` times; rows of constants as ``[number, count]``. A node set's chain, regions, target sites,
+constants and output padding are left out where they say nothing. A text may come from anywhere: what it would expand to
+is counted before anything is allocated, what it says must be a template (`pipeline.template_rules`), and must be said
+in the one canonical way.
 """
 
 import json
+from math import inf, isinf
 from typing import Any, NoReturn
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 
-from pipeline.parameter_graph import Block, EdgeKind, GraphTemplate, NodeKind, NodeSet, Operation, Step
+from pipeline.graph_kinds import EdgeKind, NodeKind, Operation, Step
+from pipeline.parameter_graph import Block, GraphTemplate, NodeSet, Region
 from pipeline.template_rules import MAX_NUMBERS, check_template
 from pipeline.value_layout import IntegerTensor, TensorSlot
 
@@ -24,20 +28,30 @@ MAX_AXES = 8
 """Most axes of a tensor."""
 ROWS = ("targets", "target_offset", "sources", "source_offset", "source_site", "source_chain")
 GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "map_size")
+AXES = ("input_axes", "output_axes")
+FIRST_AXIS = (1,)
+"""Where channels stand in a batch, if nothing else is said."""
+INFINITIES = {"-inf": -inf, "inf": inf}
+"""How infinite numbers are written, which JSON has none of."""
 
 
 def write_document(template: GraphTemplate) -> str:
     """The template as canonical JSON: sorted keys, no spaces, runs as long as they can be."""
-    document = {
-        "node_sets": [[nodes.kind.name, nodes.count, nodes.name] for nodes in template.node_sets],
+    document: dict[str, Any] = {
+        "node_sets": [_write_node_set(nodes) for nodes in template.node_sets],
         "blocks": [_write_block(block) for block in template.blocks],
-        "chains": [[[step.operation.name, dict(step.settings)] for step in chain] for chain in template.chains],
+        "chains": [[_write_step(step) for step in chain] for chain in template.chains],
         "grids": template.grids,
         "tensors": [[slot.names, slot.shape] for slot in template.tensors],
         "integers": [[item.name, item.dtype, item.shape, item.numbers] for item in template.integers],
         "outputs": write_runs(template.outputs),
         "output_chain": write_runs(template.output_chain),
     }
+    if template.regions:
+        document["regions"] = [[region.extents, write_runs(_row(region.positions))] for region in template.regions]
+    for name in AXES:
+        if getattr(template, name) != FIRST_AXIS:
+            document[name] = getattr(template, name)
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
@@ -111,58 +125,108 @@ def count_runs(runs: Any) -> int:
     return sum(count * repeat for _, count, _, repeat in runs)
 
 
-def _equal_runs(numbers: Int64[np.ndarray, " n"]) -> tuple[list[int], list[int]]:
+def write_constants(numbers: Float64[np.ndarray, " n"]) -> list[list[Any]]:
+    """The numbers as runs ``[number, count]`` of equal ones; minus zero is zero."""
+    values, counts = _equal_runs(numbers + 0.0)
+    return [[_write_number(value), count] for value, count in zip(values, counts, strict=True)]
+
+
+def read_constants(runs: Any) -> Float64[np.ndarray, " n"]:
+    """The numbers of runs ``[number, count]``.
+
+    Raises:
+        ValueError: they would be too many, or a run is not a number and a count.
+    """
+    if (total := count_constants(runs)) > MAX_NUMBERS:
+        raise ValueError(f"runs describe {total} numbers; at most {MAX_NUMBERS} fit here")
+    return np.repeat(np.array([_number(number) for number, _ in runs], dtype=np.float64), [run[1] for run in runs])
+
+
+def count_constants(runs: Any) -> int:
+    """How many numbers the runs describe.
+
+    Raises:
+        ValueError: a run is not a number and a positive count.
+    """
+    for run in runs:
+        if type(run) is not list or len(run) != 2 or type(run[1]) is not int or not 1 <= run[1] < LIMIT:
+            raise ValueError(f"a run is {run!r:.80}; expected [number, count], the count from 1 to {LIMIT}")
+    return sum(run[1] for run in runs)
+
+
+def _equal_runs(numbers: np.ndarray) -> tuple[list[Any], list[int]]:
     """Neighbouring equal numbers as (number, how often)."""
     if len(numbers) == 0:
         return [], []
-    starts = np.flatnonzero(np.diff(numbers, prepend=numbers[0] - 1))
+    starts = np.flatnonzero(np.concatenate([[True], numbers[1:] != numbers[:-1]]))
     lengths = np.diff(starts, append=len(numbers))
     return numbers[starts].tolist(), lengths.tolist()
 
 
+def _write_node_set(nodes: NodeSet) -> list[Any]:
+    return [nodes.kind.name, nodes.count, nodes.name, *([nodes.chain] if nodes.chain else [])]
+
+
+def _write_step(step: Step) -> list[Any]:
+    return [step.operation.name, {name: list(map(_write_number, numbers)) for name, numbers in step.settings}]
+
+
 def _write_block(block: Block) -> dict[str, Any]:
-    return {
+    document = {
         "kind": block.kind.name,
         "num_groups": block.num_groups,
         "tap_stride": block.tap_stride,
         **{name: write_runs(getattr(block, name)) for name in ROWS},
         **{name: getattr(block, name) for name in GEOMETRY},
     }
+    if block.target_site.any():
+        document["target_site"] = write_runs(block.target_site)
+    if (block.constant != 1).any():
+        document["constant"] = write_constants(block.constant)
+    if block.output_padding:
+        document["output_padding"] = block.output_padding
+    return document
 
 
 def _read_block(block: Any) -> Block:
     rows = {name: read_runs(block[name]) for name in ROWS}
-    lengths = [len(column) for column in rows.values()]
-    if lengths != [lengths[0]] * 2 + [lengths[2]] * 4:
+    num_sources = len(rows["sources"])
+    sites = read_runs(block["target_site"]) if "target_site" in block else np.zeros(num_sources, dtype=np.int64)
+    constants = read_constants(block["constant"]) if "constant" in block else np.ones(num_sources)
+    lengths = [*map(len, rows.values()), len(sites), len(constants)]
+    if lengths != [lengths[0]] * 2 + [num_sources] * 6:
         raise ValueError(
-            f"a block has columns of {lengths} numbers; expected two for the targets and four for the sources"
+            f"a block has columns of {lengths} numbers; expected two for the targets and six for the sources"
         )
     geometry = {name: _counts(block[name]) for name in GEOMETRY}
     return Block(
         kind=EdgeKind[block["kind"]],
         num_groups=_count(block["num_groups"]),
         tap_stride=_count(block["tap_stride"]),
+        target_site=sites,
+        constant=constants,
+        output_padding=_counts(block.get("output_padding", [])),
         **rows,  # pyright: ignore[reportArgumentType]  # it takes any name for any field
         **geometry,
     )
 
 
 def _read_template(document: Any) -> GraphTemplate:
-    rows = [block[name] for block in document["blocks"] for name in ROWS]
-    if (total := sum(map(count_runs, [*rows, document["outputs"], document["output_chain"]]))) > MAX_NUMBERS:
+    if (total := _count_numbers(document)) > MAX_NUMBERS:
         raise ValueError(f"its runs describe {total} numbers; at most {MAX_NUMBERS} are read")
     tensors: list[TensorSlot] = []
     for names, shape in document["tensors"]:
         offset = tensors[-1].offset + tensors[-1].size if tensors else 0
         tensors.append(TensorSlot(names=tuple(map(_text, names)), shape=_counts(shape), offset=offset))
     return GraphTemplate(
-        node_sets=tuple(
-            NodeSet(kind=NodeKind[kind], count=_count(count), name=_text(name))
-            for kind, count, name in document["node_sets"]
-        ),
+        node_sets=tuple(_read_node_set(*nodes) for nodes in document["node_sets"]),
         blocks=tuple(map(_read_block, document["blocks"])),
         chains=tuple(tuple(_read_step(*step) for step in chain) for chain in document["chains"]),
         grids=tuple(map(_counts, document["grids"])),
+        regions=tuple(
+            Region(extents=_counts(extents), positions=tuple(read_runs(positions).tolist()))
+            for extents, positions in document.get("regions", [])
+        ),
         tensors=tuple(tensors),
         integers=tuple(
             IntegerTensor(
@@ -172,11 +236,27 @@ def _read_template(document: Any) -> GraphTemplate:
         ),
         outputs=read_runs(document["outputs"]),
         output_chain=read_runs(document["output_chain"]),
+        **{name: _counts(document.get(name, FIRST_AXIS)) for name in AXES},
     )
 
 
+def _count_numbers(document: Any) -> int:
+    """How many numbers all runs of a document describe."""
+    blocks = document["blocks"]
+    rows = [block[name] for block in blocks for name in ROWS]
+    rows += [block["target_site"] for block in blocks if "target_site" in block]
+    rows += [positions for _, positions in document.get("regions", [])]
+    constants = [block["constant"] for block in blocks if "constant" in block]
+    total = sum(map(count_runs, [*rows, document["outputs"], document["output_chain"]]))
+    return total + sum(map(count_constants, constants))
+
+
+def _read_node_set(kind: Any, count: Any, name: Any, chain: Any = 0) -> NodeSet:
+    return NodeSet(kind=NodeKind[kind], count=_count(count), name=_text(name), chain=_count(chain))
+
+
 def _read_step(operation: Any, settings: Any) -> Step:
-    numbers = tuple((name, tuple(map(_float, settings[name]))) for name in sorted(settings))
+    numbers = tuple((name, tuple(map(_number, settings[name]))) for name in sorted(settings))
     return Step(operation=Operation[operation], settings=numbers)
 
 
@@ -198,10 +278,20 @@ def _whole(number: Any) -> int:
     return number
 
 
-def _float(number: Any) -> float:
+def _number(number: Any) -> float:
+    if type(number) is str and number in INFINITIES:
+        return INFINITIES[number]
     if type(number) is not float:
         raise ValueError(f"found {number!r:.80} where a number with a decimal point belongs")
     return number
+
+
+def _write_number(number: float) -> float | str:
+    return str(number) if isinf(number) else number
+
+
+def _row(numbers: tuple[int, ...]) -> Int64[np.ndarray, " n"]:
+    return np.array(numbers, dtype=np.int64)
 
 
 def _text(text: Any) -> str:

@@ -3,25 +3,28 @@
 Reads   a `GraphTemplate` of any origin
 Writes  nothing; `check_template` raises
 
-Nothing is expanded before its size is known. The rules make edges unambiguous and memory bounded; that a template is
-the right one for a module is another matter (`pipeline.symmetry`).
+Nothing is expanded before its size is known. The rules make edges unambiguous and memory bounded, and every node's
+meaning complete (those of one block are in `pipeline.edge_rules`); that a template is the right one for a module is
+another matter (`pipeline.symmetry`).
 """
 
-from itertools import chain
+from collections.abc import Iterable
+from itertools import chain, pairwise
 from math import isfinite, prod
 
 import numpy as np
 import torch
 from jaxtyping import Int64
 
-from pipeline.parameter_graph import MAX_RANK, Block, EdgeKind, GraphTemplate, NodeKind, Operation, Step
+from pipeline.edge_rules import ONES, RETURNED, Sites, check_block, check_range, check_values, check_writes
+from pipeline.graph_kinds import MAX_RANK, EdgeKind, NodeKind, Operation, Step
+from pipeline.parameter_graph import GraphTemplate
 from pipeline.value_layout import INTEGER_DTYPES
 
 MAX_NUMBERS = 2**22
 """Most nodes, positions of grids, and numbers of all rows together; no row of a real network comes near."""
 MAX_EDGES = 2**27
-"""Most edges and most values."""
-EDGES_AT_ONCE = 2**18
+"""Most edges, most values, and most positions of the maps of all regions together."""
 
 POOLING = ("kernel_size", "map_size", "padding", "stride")
 SETTINGS: dict[Operation, tuple[str, ...]] = {
@@ -37,14 +40,48 @@ SETTINGS: dict[Operation, tuple[str, ...]] = {
     Operation.AVERAGE_POOL: ("ceil_mode", "count_include_pad", *POOLING),
     Operation.GLOBAL_AVERAGE_POOL: ("map_size",),
     Operation.ADAPTIVE_AVERAGE_POOL: ("map_size", "output_size"),
-    Operation.SOFTMAX: (),
-    Operation.LOG_SOFTMAX: (),
+    Operation.SOFTMAX: ("axes", "map_size"),
+    Operation.LOG_SOFTMAX: ("axes", "map_size"),
     Operation.SCALE: ("number",),
     Operation.SHIFT: ("number",),
+    Operation.POWER: ("exponent",),
+    Operation.EXP: (),
+    Operation.LOG: (),
+    Operation.ABS: (),
+    Operation.COS: (),
+    Operation.SOFTPLUS: ("beta", "threshold"),
+    Operation.MISH: (),
+    Operation.HARD_SIGMOID: (),
+    Operation.HARD_SWISH: (),
+    Operation.CLAMP: ("high", "low"),
+    Operation.SQUARE_ROOT: (),
+    Operation.RECIPROCAL: (),
+    Operation.MEAN: ("axes", "map_size"),
+    Operation.SUM: ("axes", "map_size"),
+    Operation.MAXIMUM: ("axes", "map_size"),
+    Operation.ADAPTIVE_MAX_POOL: ("map_size", "output_size"),
+    Operation.STANDARDISE: ("axes", "eps", "map_size"),
+    Operation.ROOT_MEAN_SQUARE: ("axes", "eps", "map_size"),
+    Operation.UPSAMPLE_NEAREST: ("map_size", "output_size"),
+    Operation.UPSAMPLE_LINEAR: ("align_corners", "map_size", "output_size"),
+    Operation.SIGN: (),
 }
 """The settings of each operation, sorted."""
 PER_AXIS = {"kernel_size", "stride", "padding", "dilation", "map_size", "output_size"}
-"""Settings with one whole number per axis of the map; all others are one number."""
+"""Settings with one whole number per axis of the map; ``axes`` has as many as it likes, and all others are one."""
+MOST_AXES = 16
+"""No tensor has as many."""
+COUPLING = {Operation.SOFTMAX, Operation.LOG_SOFTMAX, Operation.STANDARDISE, Operation.ROOT_MEAN_SQUARE}
+"""What statistics are taken for. They may run over nodes alone, on a map without axes."""
+
+NORMALISED_EDGES = [
+    {channel, *statistics}
+    for channel in (EdgeKind.NORM_WEIGHT, EdgeKind.PASS)
+    for statistics in ((EdgeKind.STATISTIC,), (EdgeKind.NORM_MEAN, EdgeKind.NORM_VARIANCE))
+]
+"""What a normalised node takes, besides its bias: itself, and statistics from a node or running ones."""
+FACTORS = [{EdgeKind.QUERY, EdgeKind.KEY}, {EdgeKind.ATTENTION, EdgeKind.VALUE}]
+"""What the product of two factors takes, besides a product of anything."""
 
 
 def check_template(template: GraphTemplate) -> None:
@@ -54,22 +91,33 @@ def check_template(template: GraphTemplate) -> None:
         ValueError: a rule is broken.
     """
     _check_sizes(template)
+    for name in ("input_axes", "output_axes"):
+        axes = getattr(template, name)
+        if list(axes) != sorted(set(axes)) or not all(1 <= axis < MOST_AXES for axis in axes):
+            raise ValueError(f"{name} is {list(axes)}; expected axes after that of the batch, ascending, each once")
     _check_tensors(template)
-    _check_nodes(template)
-    _check_chains_and_grids(template)
+    kinds = _kinds_of_sets(template)
+    _check_nodes(template, kinds)
+    _check_sites_and_chains(template)
+    sites = Sites.of(template)
     for number, block in enumerate(template.blocks):
         try:
-            _check_block(block, template)
+            check_block(block, kinds, sites)
         except ValueError as error:
             raise ValueError(f"block {number}: {error}") from error
-    _check_order(template)
-    _check_values(template)
+    check_writes(template, sites)
+    _check_order(template, kinds)
+    _check_complete(template)
+    check_values(template)
 
 
 def _check_sizes(template: GraphTemplate) -> None:
+    maps = [prod(region.extents) for region in template.regions]
     for found, what, most in (
         (template.num_nodes, "nodes", MAX_NUMBERS),
         (sum(map(prod, template.grids)), "positions", MAX_NUMBERS),
+        (max(maps, default=0), "positions in the map of a region", MAX_NUMBERS),
+        (sum(maps), "positions in the maps of regions", MAX_EDGES),
         (template.num_values, "values", MAX_EDGES),
     ):
         if found > most:
@@ -80,10 +128,11 @@ def _check_sizes(template: GraphTemplate) -> None:
                 f"block {number}: {len(block.targets)} targets and {len(block.sources)} sources do not make "
                 f"{block.num_groups} groups"
             )
-    if not template.num_values <= template.num_edges <= MAX_EDGES:
+    carrying = sum(block.num_edges for block in template.blocks if block.kind.carries_value)
+    if not template.num_values <= carrying <= template.num_edges <= MAX_EDGES:
         raise ValueError(
-            f"it has {template.num_edges} edges; expected as many as its {template.num_values} values at least, "
-            f"and at most {MAX_EDGES}"
+            f"it has {template.num_edges} edges, {carrying} of them for values; expected as many as its "
+            f"{template.num_values} values at least, and at most {MAX_EDGES} in all"
         )
 
 
@@ -102,46 +151,68 @@ def _check_tensors(template: GraphTemplate) -> None:
             )
 
 
-def _check_nodes(template: GraphTemplate) -> None:
-    kinds = [nodes.kind for nodes in template.node_sets]
-    if not kinds or kinds[0] != NodeKind.INPUT or NodeKind.INPUT in kinds[1:] or NodeKind.OUTPUT in kinds:
-        raise ValueError("the first set of nodes must be the inputs, and the others neurons or biases")
+def _kinds_of_sets(template: GraphTemplate) -> Int64[np.ndarray, " num_nodes"]:
+    """Kinds as the sets have them, of outputs too."""
+    kinds = [int(nodes.kind) for nodes in template.node_sets]
+    return np.repeat(np.array(kinds, dtype=np.int64), [nodes.count for nodes in template.node_sets])
+
+
+def _check_nodes(template: GraphTemplate, kinds: Int64[np.ndarray, " num_nodes"]) -> None:
+    of_sets = [nodes.kind for nodes in template.node_sets]
+    if not of_sets or of_sets[0] != NodeKind.INPUT or NodeKind.INPUT in of_sets[1:] or NodeKind.OUTPUT in of_sets:
+        raise ValueError("the first set of nodes must be the inputs, and the others neither inputs nor outputs")
     if not all(nodes.count >= 1 and (nodes.count == 1 or nodes.kind != NodeKind.BIAS) for nodes in template.node_sets):
         raise ValueError("a set of nodes is empty, or holds several biases")
-    _check_range("outputs", template.outputs, template.num_nodes)
+    check_range("outputs", template.outputs, template.num_nodes)
     if not len(template.outputs) == len(np.unique(template.outputs)) == len(template.output_chain) > 0:
         raise ValueError(
             f"{len(template.outputs)} outputs with {len(template.output_chain)} chains; expected one chain each, "
             "and no node twice"
         )
-    if (_kinds(template)[template.outputs] != NodeKind.NEURON).any():
-        raise ValueError("an output is an input or a bias")
+    strange = ~np.isin(kinds[template.outputs], list(RETURNED))
+    if strange.any():
+        kind = NodeKind(kinds[template.outputs[np.argmax(strange)]])
+        raise ValueError(f"an output is of kind {kind.name}; expected one of {', '.join(k.name for k in RETURNED)}")
 
 
-def _check_chains_and_grids(template: GraphTemplate) -> None:
-    """Each once, in the order in which edges and outputs speak of them, after the empty one."""
-    if template.chains[:1] != ((),) or len(set(template.chains)) != len(template.chains):
-        raise ValueError("the first chain must be empty, and no chain stand twice")
-    if template.grids[:1] != ((),) or len(set(template.grids)) != len(template.grids):
-        raise ValueError("the first grid must be empty, and no grid stand twice")
+def _check_sites_and_chains(template: GraphTemplate) -> None:
+    """Chains, grids and regions, each once, in the order in which nodes, edges and outputs speak of them."""
+    for what, kept in (("chain", template.chains), ("grid", template.grids)):
+        if kept[:1] != ((),) or len(set(kept)) != len(kept):
+            raise ValueError(f"the first {what} must be empty, and no {what} stand twice")
     if not all(1 <= len(extents) <= MAX_RANK and prod(extents) > 1 for extents in template.grids[1:]):
         raise ValueError(f"a grid has one position, or not 1 to {MAX_RANK} axes")
+    for number, region in enumerate(template.regions):
+        check_range(f"region {number}: positions", np.array(region.positions, dtype=np.int64), prod(region.extents))
+        if not 1 <= len(region.extents) <= MAX_RANK or len(region.positions) < 2:
+            raise ValueError(f"region {number} has not 1 to {MAX_RANK} axes, or fewer than two positions")
+    if len(set(template.regions)) != len(template.regions):
+        raise ValueError("a region stands twice")
     for step in chain.from_iterable(template.chains):
         _check_step(step)
-    sizes = list(map(prod, template.grids))
+    num_sites = template.first_region + len(template.regions)
+    chains = [np.array([nodes.chain for nodes in template.node_sets])]
     for block in template.blocks:
-        _check_range("source_site", block.source_site, sum(sizes))
-        _check_range("source_chain", block.source_chain, len(template.chains))
-    _check_range("output_chain", template.output_chain, len(template.chains))
+        check_range("source_site", block.source_site, num_sites)
+        check_range("target_site", block.target_site, num_sites)
+        chains.append(block.source_chain)
+    for label, numbers in (("a node set's chain", chains[0]), *(("source_chain", row) for row in chains[1:])):
+        check_range(label, numbers, len(template.chains))
+    check_range("output_chain", template.output_chain, len(template.chains))
+    sites = np.concatenate(
+        [[0], *(row for block in template.blocks for row in (block.source_site, block.target_site))]
+    ).astype(np.int64)
+    sizes = list(map(prod, template.grids))
     grid_of_site = np.repeat(np.arange(len(sizes)), sizes)
-    chains = [block.source_chain for block in template.blocks]
-    grids = [grid_of_site[block.source_site] for block in template.blocks]
-    for what, numbers, count in (
-        ("chain", [*chains, template.output_chain], len(template.chains)),
-        ("grid", grids, len(template.grids)),
-    ):
-        if list(dict.fromkeys([0, *np.concatenate(numbers).tolist()])) != list(range(count)):
-            raise ValueError(f"a {what} is never used, or used before one that stands before it")
+    regions = sites[sites >= template.first_region] - template.first_region
+    _check_first_use("chain", [0, *np.concatenate([*chains, template.output_chain]).tolist()], len(template.chains))
+    _check_first_use("grid", grid_of_site[sites[sites < template.first_region]].tolist(), len(template.grids))
+    _check_first_use("region", regions.tolist(), len(template.regions))
+
+
+def _check_first_use(what: str, mentions: Iterable[int], count: int) -> None:
+    if list(dict.fromkeys(mentions)) != list(range(count)):
+        raise ValueError(f"a {what} is never used, or used before one that stands before it")
 
 
 def _check_step(step: Step) -> None:
@@ -150,45 +221,29 @@ def _check_step(step: Step) -> None:
         raise ValueError(f"{step.operation.name} has the settings {names}; expected {SETTINGS[step.operation]}")
     settings = dict(step.settings)
     rank = len(settings.get("map_size", (0,)))
+    least_rank = 0 if step.operation in COUPLING else 1
     for name, numbers in step.settings:
-        length = rank if name in PER_AXIS else 1
-        least = 0.0 if name == "padding" else 1.0
-        fits = all(n >= least and n == int(n) for n in numbers) if name in PER_AXIS else all(map(isfinite, numbers))
-        if len(numbers) != length or not 1 <= rank <= MAX_RANK or not fits:
+        if not least_rank <= rank <= MAX_RANK or not _fits(step.operation, name, numbers, rank):
             raise ValueError(f"{step.operation.name} has {name} {numbers}")
 
 
-def _check_block(block: Block, template: GraphTemplate) -> None:
-    G = block.num_groups
-    if len(block.targets) % G or len(block.sources) % G:
-        raise ValueError(f"{len(block.targets)} targets and {len(block.sources)} sources do not make {G} groups")
-    _check_range("targets", block.targets, template.num_nodes)
-    _check_range("sources", block.sources, template.num_nodes)
-    kinds = _kinds(template)
-    bias = block.kind in (EdgeKind.LINEAR_BIAS, EdgeKind.CONV_BIAS)
-    if (kinds[block.targets] != NodeKind.NEURON).any() or ((kinds[block.sources] == NodeKind.BIAS) != bias).any():
-        raise ValueError("its ends are not of the kind that its edges join")
-    _check_geometry(block, bias)
-    sources = np.stack([block.sources, block.source_site, block.source_chain]).reshape(3, G, -1)
-    targets = block.targets.reshape(1, G, -1)
-    if not _increasing(sources) or not _increasing(targets) or len(np.unique(block.targets)) != len(block.targets):
-        raise ValueError("its targets or sources are not in order, or one stands twice")
+def _fits(operation: Operation, name: str, numbers: tuple[float, ...], rank: int) -> bool:
+    """Whether a setting has as many numbers as it must, of the right sort."""
+    if name == "axes":
+        ascending = all(before < after for before, after in pairwise(numbers))
+        return ascending and all(n in range(rank) for n in numbers) and (operation in COUPLING or len(numbers) > 0)
+    if name in PER_AXIS:
+        least = 0.0 if name == "padding" else 1.0
+        return len(numbers) == rank and all(n >= least and n == int(n) for n in numbers)
+    return len(numbers) == 1 and (isfinite(numbers[0]) or (operation, name, numbers[0]) in OPEN_ENDS)
 
 
-def _check_geometry(block: Block, bias: bool) -> None:
-    ranks = {len(block.kernel_size), len(block.stride), len(block.padding), len(block.dilation)}
-    positive = (*block.kernel_size, *block.stride, *block.dilation, *block.map_size, 1)
-    rank = len(block.map_size)
-    right = (
-        rank == 0 and not block.source_site.any() and not block.source_chain.any() if bias else 0 <= rank <= MAX_RANK
-    )
-    expected = {rank} if block.kind == EdgeKind.CONV_WEIGHT else {0}
-    if ranks != expected or not right or min(positive) < 1 or (block.tap_stride > 0) != bool(block.kernel_size):
-        raise ValueError(f"{block.kind.name} with the geometry {block.geometry[1:]}, tap_stride {block.tap_stride}")
+OPEN_ENDS = {(Operation.CLAMP, "low", float("-inf")), (Operation.CLAMP, "high", float("inf"))}
+"""Settings that may be infinite."""
 
 
-def _check_order(template: GraphTemplate) -> None:
-    """Every neuron is computed, used, and read by later blocks only than those that compute it."""
+def _check_order(template: GraphTemplate, kinds: Int64[np.ndarray, " num_nodes"]) -> None:
+    """What edges compute is computed, used, and read by later blocks only than those that compute it."""
     last_computed = np.full(template.num_nodes, -1, dtype=np.int64)
     first_read = np.full(template.num_nodes, len(template.blocks), dtype=np.int64)
     used = np.zeros(template.num_nodes, dtype=bool)
@@ -197,47 +252,43 @@ def _check_order(template: GraphTemplate) -> None:
         last_computed[block.targets] = number
         first_read[block.sources] = np.minimum(first_read[block.sources], number)
         used[block.sources] = True
-    neurons = _kinds(template) == NodeKind.NEURON
     if (last_computed >= first_read).any():
         raise ValueError(f"node {int(np.argmax(last_computed >= first_read))} is read before it is computed")
-    if (neurons & ((last_computed < 0) | ~used)).any():
-        raise ValueError("a neuron is never computed or never used")
+    given = np.isin(kinds, [NodeKind.INPUT, *ONES])
+    idle = ~given & ((last_computed < 0) | ~used)
+    if idle.any():
+        kind = NodeKind(kinds[np.argmax(idle)])
+        raise ValueError(f"node {int(np.argmax(idle))}, {kind.name}, is never computed or never used")
 
 
-def _check_values(template: GraphTemplate) -> None:
-    """Every value is carried by an edge, and no edge carries anything else."""
-    carried = np.zeros(template.num_values, dtype=bool)
-    for number, block in enumerate(template.blocks):
-        _check_range(f"block {number}: target_offset", block.target_offset, template.num_values)
-        _check_range(f"block {number}: source_offset", block.source_offset, template.num_values)
-        last = int(block.target_offset.max() + block.source_offset.max()) + (block.num_taps - 1) * block.tap_stride
-        if last >= template.num_values:
-            raise ValueError(f"block {number} carries value {last}; expected 0 to {template.num_values - 1}")
-        _, O, I, _ = shape = (block.num_groups, block.num_targets, block.num_sources, block.num_taps)
-        for start in range(0, block.num_edges, EDGES_AT_ONCE):
-            edges = np.arange(start, min(start + EDGES_AT_ONCE, block.num_edges))
-            g, o, i, t = np.unravel_index(edges, shape)
-            carried[block.target_offset[g * O + o] + block.source_offset[g * I + i] + t * block.tap_stride] = True
-    if not carried.all():
-        raise ValueError(f"value {int(np.argmin(carried))} is carried by no edge")
+def _check_complete(template: GraphTemplate) -> None:
+    """Every node has the edges, and its set the chain, that say what it computes."""
+    taken = np.zeros(template.num_nodes, dtype=np.int64)  # kinds of the edges into each node, one bit each
+    for block in template.blocks:
+        taken[block.targets] |= 1 << block.kind
+    first = 0
+    for nodes in template.node_sets:
+        operations = [step.operation for step in template.chains[nodes.chain]]
+        for bits in np.unique(taken[first : first + nodes.count]).tolist():
+            kinds = {kind for kind in EdgeKind if bits >> kind & 1}
+            if not _complete(nodes.kind, kinds, operations):
+                found = ", ".join(sorted(kind.name for kind in kinds)) or "no"
+                raise ValueError(
+                    f"{nodes.kind.name} nodes from {first} on take {found} edges and have the chain "
+                    f"{[operation.name for operation in operations]}; together they say nothing that can be computed"
+                )
+        first += nodes.count
 
 
-def _kinds(template: GraphTemplate) -> Int64[np.ndarray, " num_nodes"]:
-    """Kinds as the sets have them: outputs are neurons."""
-    kinds = [int(nodes.kind) for nodes in template.node_sets]
-    return np.repeat(np.array(kinds, dtype=np.int64), [nodes.count for nodes in template.node_sets])
-
-
-def _increasing(columns: Int64[np.ndarray, "columns groups n"]) -> bool:
-    """Whether the rows of every group increase strictly, the first column counting most."""
-    later = np.zeros(columns[0, :, 1:].shape, dtype=bool)
-    equal = ~later
-    for before, after in ((column[:, :-1], column[:, 1:]) for column in columns):
-        later |= equal & (after > before)
-        equal &= after == before
-    return bool(later.all())
-
-
-def _check_range(label: str, numbers: Int64[np.ndarray, " n"], end: int) -> None:
-    if len(numbers) and (numbers.min() < 0 or numbers.max() >= end):
-        raise ValueError(f"{label} reach from {numbers.min()} to {numbers.max()}; expected 0 to {end - 1}")
+def _complete(kind: NodeKind, edges: set[EdgeKind], operations: list[Operation]) -> bool:
+    """Whether edges of these kinds, and the chain of its set, say what a node computes."""
+    match kind:
+        case NodeKind.STATISTICS:
+            return len(operations) == 1 and operations[0] in COUPLING
+        case NodeKind.NORMALISED:
+            expected = [Operation.STANDARDISE] if EdgeKind.NORM_MEAN in edges else []
+            return edges - {EdgeKind.NORM_BIAS} in NORMALISED_EDGES and operations == expected
+        case NodeKind.PRODUCT:
+            return not operations and (edges in FACTORS or not edges & set.union(*FACTORS))
+        case _:
+            return not operations

@@ -21,17 +21,22 @@ import operator
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
+from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
+from torch.utils import _pytree as pytree
 
 from pipeline.graph_builder import GraphBuilder
-from pipeline.parameter_graph import GraphTemplate, NodeKind
+from pipeline.graph_finish import finish
+from pipeline.graph_kinds import EdgeKind, NodeKind
+from pipeline.parameter_graph import GraphTemplate
 from pipeline.trace_operations import RULES
-from pipeline.traced_tensor import NUM_EXAMPLES, Call, Carried, Constant, UnsupportedError
+from pipeline.traced_tensor import NUM_EXAMPLES, SECOND, Call, Carried, Constant, UnsupportedError, Weights, per_example
 from pipeline.value_layout import lay_out
 
 
@@ -40,7 +45,8 @@ def trace(module: nn.Module, example_input: Tensor) -> GraphTemplate:
 
     Args:
         module: any module of one tensor to one tensor; it is traced in eval mode and not changed.
-        example_input: ``[batch, channels, ...]``; only the shape of its first example and its dtype matter.
+        example_input: ``[batch, channels, ...]``, or ``[batch, ..., channels]`` where the module reads tokens so, or
+            whole numbers ``[batch, ...]`` that it looks up; only the shape of its first example and its dtype matter.
 
     Raises:
         ValueError: an operation, a wiring or a tensor has no exact graph; named with its module and shapes.
@@ -50,29 +56,75 @@ def trace(module: nn.Module, example_input: Tensor) -> GraphTemplate:
     tensors, integers = lay_out(module)
     example = example_input[:1].detach().cpu().repeat(NUM_EXAMPLES, *(1 for _ in example_input.shape[1:]))
     program = _export(module, example)
-    builder = GraphBuilder(tensors, integers)
-    result = _walk(program, builder, example)
-    call = Call(operation="output", module="", arguments={"result": result}, shape=tuple(result.node.shape))
-    return builder.finish(builder.read(call, result, axis=1))
+    axes = (1,) if example.is_floating_point() else ()
+    builders = [GraphBuilder(tensors, integers) for _ in range(2)]
+    errors: list[ValueError] = []
+    templates: list[GraphTemplate] = []
+    for builder, channels in zip(builders, (axes, (example.ndim - 1,)), strict=True):
+        try:
+            templates.append(_template(program, builder, example, channels))
+        except ValueError as error:
+            errors.append(error)
+        if example.ndim == 2 or not axes or (templates and not _joins_inputs(templates[0])):
+            break  # else the channels of the input may be on its last axis
+    if templates:
+        return min(templates, key=lambda template: template.num_nodes)
+    raise max(zip(errors, builders, strict=False), key=lambda attempt: len(attempt[1].blocks))[0]
+
+
+def _template(program: ExportedProgram, builder: GraphBuilder, example: Tensor, axes: tuple[int, ...]) -> GraphTemplate:
+    """The template of a program, the channels of its input on some axes."""
+    result = _walk(program, builder, example, axes)
+    templates: list[GraphTemplate] = []
+
+    def finished(builder: GraphBuilder, call: Call) -> Carried:
+        templates.append(finish(builder, call, call.tensor("result"), axes))
+        return call.tensor("result")
+
+    call = Call(operation="output", module="", arguments={"result": result}, shape=result.shape)
+    per_example(finished)(builder, call)
+    return templates[0]
+
+
+def _joins_inputs(template: GraphTemplate) -> bool:
+    """Whether pieces of the input had to be joined before anything read them: its channels stand on another axis."""
+    kinds = np.repeat([nodes.kind for nodes in template.node_sets], [nodes.count for nodes in template.node_sets])
+    return any(
+        block.target_site.any() and (kinds[block.sources] == NodeKind.INPUT).all() and block.kind == EdgeKind.PASS
+        for block in template.blocks
+    )
 
 
 def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
-    """A copy of the module, in eval mode, as a functional program of ATen operations, nothing decomposed."""
+    """A copy of the module, in eval mode, as a functional program of ATen operations; those with a rule stay whole."""
     name = type(module).__name__
     try:
         frozen = copy.deepcopy(module).cpu().eval().requires_grad_(False)
-        frozen(example)
+        with _plain_attention():
+            frozen(example)
     except Exception as error:
         raise ValueError(f"{name} fails on an input of shape {tuple(example.shape)}: {error}") from error
     try:
-        with _quietly():
-            return torch.export.export(frozen, (example,)).run_decompositions({})
+        with _quietly(), _plain_attention():
+            others = {op: rule for op, rule in torch.export.default_decompositions().items() if op not in RULES}
+            return torch.export.export(frozen, (example,)).run_decompositions(others)
     except Exception as error:  # whatever torch.export cannot follow: its exceptions share no public base class
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
             f"{name} cannot be traced: torch.export says {type(error).__name__}: {reason}; "
             "data-dependent control flow has no parameter graph"
         ) from error
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Without the fused kernels that attention layers take in eval mode, which no rule can look into."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextmanager
@@ -88,13 +140,16 @@ def _quietly() -> Iterator[None]:
         logging.disable(disabled)
 
 
-def _walk(program: ExportedProgram, builder: GraphBuilder, example: Tensor) -> Carried:
+def _walk(program: ExportedProgram, builder: GraphBuilder, example: Tensor, axes: tuple[int, ...]) -> Carried:
     """Run the program on node identities; returns those of its one result."""
-    tensors = _inputs(program, builder, example)
-    for node in program.graph.nodes:
-        if node.op == "call_function":
-            tensors[node.name] = _run(node, tensors, builder)
+    tensors = _inputs(program, builder, example, axes)
     outputs = program.graph_signature.output_specs
+    last_use = {user.name: node for node in program.graph.nodes for user in node.all_input_nodes}
+    for node in program.graph.nodes:
+        if node.op == "call_function" and node.users:
+            tensors[node.name] = _run(node, tensors, builder)
+            for other in {used.name for used in node.all_input_nodes if last_use[used.name] is node}:
+                del tensors[other]  # maps of large networks would fill the memory
     result = tensors.get(str(outputs[0].arg.name)) if outputs else None
     spec = program.call_spec.out_spec
     if len(outputs) != 1 or spec is None or not spec.is_leaf() or not isinstance(result, Carried):
@@ -105,23 +160,33 @@ def _walk(program: ExportedProgram, builder: GraphBuilder, example: Tensor) -> C
     return result
 
 
-def _inputs(program: ExportedProgram, builder: GraphBuilder, example: Tensor) -> dict[str, Any]:
-    """What each placeholder stands for: the network's input, or a tensor of its state dict."""
-    slots = {name: slot for slot in builder.tensors for name in slot.names}
-    shapes = {node.name: tuple(node.meta["val"].shape) for node in program.graph.nodes if _is_tensor(node)}
+def _inputs(program: ExportedProgram, builder: GraphBuilder, example: Tensor, axes: tuple[int, ...]) -> dict[str, Any]:
+    """What each placeholder stands for: the network's input, or a tensor of its state dict, or a constant."""
+    weights = {name: Weights.of(slot) for slot in builder.tensors for name in slot.names}
+    constants = {**program.state_dict, **program.constants}
     tensors: dict[str, Any] = {}
     for spec in program.graph_signature.input_specs:
         name, target = str(spec.arg.name), str(spec.target)
         if spec.kind == InputKind.USER_INPUT:
-            nodes = builder.add_nodes(NodeKind.INPUT, example.shape[1], "input")
-            tensors[name] = builder.fresh(nodes, tuple(example.shape), axis=1)
-        else:
-            tensors[name] = slots.get(target, Constant(name=target, shape=shapes.get(name, ())))
+            tensors[name] = _input(builder, tuple(example.shape), axes)
+        elif target in weights:
+            tensors[name] = weights[target]
+        elif isinstance(constants.get(target), Tensor):
+            tensors[name] = Constant(number=constants[target].detach())
     return tensors
 
 
+def _input(builder: GraphBuilder, shape: tuple[int, ...], channel_axes: tuple[int, ...]) -> Carried:
+    """The network's input, both examples: a node per channel, or one node for whole numbers that are looked up."""
+    one = (1, *shape[1:])
+    count = prod(one[axis] for axis in channel_axes)
+    first = builder.fresh(builder.add_nodes(NodeKind.INPUT, count, "input"), one, channel_axes)
+    both = torch.arange(NUM_EXAMPLES).reshape(-1, *(1 for _ in shape[1:])) * SECOND
+    return Carried(node=first.node + both, site=first.site.expand(shape), chain=first.chain.expand(shape))
+
+
 def _run(node: fx.Node, tensors: dict[str, Any], builder: GraphBuilder) -> Any:
-    """Apply the rule of one operation."""
+    """Apply the rule of one operation, or compute it if it depends on constants alone."""
     if node.target is operator.getitem:
         source, index = node.args
         return tensors[str(source)][index]
@@ -130,18 +195,31 @@ def _run(node: fx.Node, tensors: dict[str, Any], builder: GraphBuilder) -> Any:
         operation=str(node.target),
         module=stack[-1][0] if stack else "",
         arguments=_arguments(node, tensors),
-        shape=tuple(node.meta["val"].shape) if _is_tensor(node) else (),
+        shape=_shape(node.meta.get("val")),
     )
+    if not any(isinstance(leaf, Carried | Weights) for leaf in pytree.tree_leaves(call.arguments)):
+        return _constant(node, call, tensors)
+    if _is_tensor(node) and node.meta["val"].dtype not in (torch.float32, torch.int64):
+        raise UnsupportedError(call, f"computes in {node.meta['val'].dtype}", "keep the whole module in float32")
     rule = RULES.get(node.target)
     if rule is None:
         raise UnsupportedError(
             call,
             "has no rule",
-            "write one in pipeline/trace_operations.py, or keep the operation out of the traced module",
+            "write one (docs/operations.md shows how), or keep the operation out of the traced module",
         )
-    if _is_tensor(node) and node.meta["val"].dtype != torch.float32:
-        raise UnsupportedError(call, f"computes in {node.meta['val'].dtype}", "keep the whole module in float32")
     return rule(builder, call)
+
+
+def _constant(node: fx.Node, call: Call, tensors: dict[str, Any]) -> Any:
+    """The result of an operation on constants."""
+    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+        raise UnsupportedError(call, "is random", "a parameter graph describes one function; remove the randomness")
+    arguments, keywords = (
+        fx.map_arg(given, lambda other: tensors[other.name].number) for given in (node.args, node.kwargs)
+    )
+    result = node.target(*arguments, **keywords)  # type: ignore[operator]  # an OpOverload
+    return pytree.tree_map(lambda leaf: Constant(number=leaf) if isinstance(leaf, Tensor) else leaf, result)
 
 
 def _arguments(node: fx.Node, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -151,6 +229,12 @@ def _arguments(node: fx.Node, tensors: dict[str, Any]) -> dict[str, Any]:
     given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
     defaults = {argument.name: argument.default_value for argument in schema}
     return defaults | {name: fx.map_arg(value, lambda other: tensors.get(other.name)) for name, value in given.items()}
+
+
+def _shape(result: Any) -> tuple[int, ...]:
+    """Of a tensor, or of the first of several."""
+    first = result[0] if isinstance(result, list | tuple) and result else result
+    return tuple(first.shape) if isinstance(first, Tensor) else ()
 
 
 def _is_tensor(node: fx.Node) -> bool:

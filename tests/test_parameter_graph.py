@@ -6,16 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from hand_built import masked_attention
 from networks import template_of
-from pipeline.parameter_graph import (
-    EdgeKind,
-    GraphTemplate,
-    NodeKind,
-    Operation,
-    Step,
-    coordinates,
-    right_align,
-)
+from pipeline.architectures import Architecture
+from pipeline.graph_kinds import EdgeKind, NodeKind, Operation, Step
+from pipeline.parameter_graph import GraphTemplate, Region, coordinates, relative_coordinates, right_align
 from pipeline.tracing import trace
 from tiny_networks import TINY, Wired, traced
 
@@ -48,10 +43,33 @@ def edge_table(
     for number, (source, target) in enumerate(edges.edge_index.T.tolist()):
         block = template.blocks[edges.block[number]]
         tap = coordinates(block.kernel_size)[edges.tap[number]]
-        site = template.site_position[edges.site[number]]
-        where = [tuple(place for place in table.tolist() if place >= 0) for table in (tap, site)]
+        where = tuple(place for place in tap.tolist() if place >= 0), position(template, int(edges.site[number]))
         rows.append((source, target, *where, float(values[edges.value_index[number]])))
     return rows
+
+
+def position(template: GraphTemplate, site: int) -> tuple[int, ...]:
+    """Coordinates of the single position that is read; none where all are."""
+    region = template.region(site)
+    if region is None:
+        return ()
+    [place] = region.positions
+    return tuple(map(int, np.unravel_index(place, region.extents)))
+
+
+DIGESTS = {
+    "relu": "f34c6ebaeaff3d8b3be909cf511b01277b61e17578263aad3d8d659868aa20d4",
+    "tanh": "511b5b46a29a8d53c9245a426a4c48fd1a77308da933d216f3028fac10ee9027",
+}
+"""Of the small CNN, as the first datasets have them."""
+
+
+@pytest.mark.parametrize("activation", DIGESTS)
+def test_a_template_has_the_digest_it_has_in_datasets_on_disk(activation: str) -> None:
+    """What is new in templates must not change the documents of networks that have none of it."""
+    arguments = {"input_shape": [1, 16, 16], "num_classes": 10, "activation": activation}
+    architecture = Architecture(family="small_cnn", arguments=arguments)
+    assert trace(architecture.build(), architecture.example_input()).digest == DIGESTS[activation]
 
 
 def test_small_cnn_has_63_nodes_and_4970_edges() -> None:
@@ -69,10 +87,12 @@ def test_small_cnn_has_63_nodes_and_4970_edges() -> None:
 @pytest.mark.parametrize("name", TINY)
 def test_every_value_is_carried_once_unless_it_is_shared(name: str) -> None:
     _, template = traced(name)
-    carried = np.bincount(template.edges.value_index, minlength=template.num_values)
+    index = template.edges.value_index
+    carried = np.bincount(index[index >= 0], minlength=template.num_values)
     assert carried.min() >= 1
     assert carried.max() == (2 if name in SHARED else 1)
-    assert template.num_edges == len(template.edges.kind) == carried.sum()
+    assert template.num_edges == len(template.edges.kind)
+    assert np.array_equal(index >= 0, [EdgeKind(kind).carries_value for kind in template.edges.kind])
 
 
 def test_a_layer_used_twice_carries_its_values_twice() -> None:
@@ -145,16 +165,18 @@ def test_flattened_positions_are_parallel_edges_wherever_the_axes_went(rearrange
 def test_edges_are_ordered_by_block_target_source_position_and_tap(name: str) -> None:
     template = traced(name)[1]
     edges = template.edges
-    columns = (edges.tap, edges.chain, edges.site, *edges.edge_index, edges.block)
+    places = (edges.constant, edges.target_site, edges.chain, edges.site)
+    columns = (edges.tap, *places, *edges.edge_index, edges.block)
     assert np.array_equal(np.lexsort(columns), np.arange(template.num_edges))
     assert [block.num_edges for block in template.blocks] == np.bincount(edges.block).tolist()
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_sources_come_before_targets_and_biases_before_nothing(name: str) -> None:
-    """A block reads only inputs, biases and what earlier blocks computed."""
+    """A block reads only inputs, biases, positions and what earlier blocks computed."""
     template = traced(name)[1]
-    known = set(np.flatnonzero(np.isin(template.node_kind, [NodeKind.INPUT, NodeKind.BIAS])).tolist())
+    given = [NodeKind.INPUT, NodeKind.BIAS, NodeKind.POSITION]
+    known = set(np.flatnonzero(np.isin(template.node_kind, given)).tolist())
     for block in template.blocks:
         assert set(block.sources.tolist()) <= known
         known |= set(block.targets.tolist())
@@ -190,12 +212,21 @@ def test_chains_say_what_happens_between_two_nodes_in_order() -> None:
     )
     by_block = [sorted(set(block.source_chain.tolist())) for block in template.blocks]
     assert by_block == [[0], [0], [1], [0], [2], [0]]
-    softmax = traced("log softmax with a temperature")[1]
-    ends = softmax.node_chain[softmax.node_kind == NodeKind.OUTPUT]
-    assert [[step.operation.name for step in softmax.chains[chain]] for chain in ends] == [
-        ["SHIFT", "SCALE", "LOG_SOFTMAX"]
-    ] * 2
-    assert not softmax.node_chain[softmax.node_kind != NodeKind.OUTPUT].any()
+    shifted = traced("shifted and scaled")[1]
+    ends = shifted.node_chain[shifted.node_kind == NodeKind.OUTPUT]
+    assert [[step.operation.name for step in shifted.chains[chain]] for chain in ends] == [["SHIFT"]] * 2
+    assert not shifted.node_chain[shifted.node_kind != NodeKind.OUTPUT].any()
+
+
+def test_a_node_has_the_chain_of_its_set_unless_a_chain_ends_there() -> None:
+    """Statistics are 18, the batch norm is 24 and the output, after a mean, 25."""
+    template = masked_attention()
+    assert np.flatnonzero(template.node_chain).tolist() == [18, 24, 25]
+    assert template.node_chain[[18, 24, 25]].tolist() == [1, 2, 4]
+
+
+def test_positions_and_words_have_ranks_and_hidden_nodes_have_none() -> None:
+    assert masked_attention().node_rank.tolist() == [0, 1, 0, 1, 2, *[-1] * 20, 0]
 
 
 def test_geometry_and_map_stand_on_every_block() -> None:
@@ -204,20 +235,39 @@ def test_geometry_and_map_stand_on_every_block() -> None:
     kinds = [EdgeKind.CONV_WEIGHT, EdgeKind.CONV_BIAS, EdgeKind.CONV_WEIGHT, EdgeKind.CONV_BIAS]
     assert [block.kind for block in template.blocks] == [*kinds, EdgeKind.LINEAR_WEIGHT, EdgeKind.LINEAR_BIAS]
     assert [block.geometry[1:] for block in template.blocks[:3]] == [
-        ((2,), (2,), (0,), (1,), (11,)),
-        ((), (), (), (), ()),
-        ((2,), (1,), (1,), (2,), (5,)),
+        ((2,), (2,), (0,), (1,), (), (11,)),
+        ((), (), (), (), (), ()),
+        ((2,), (1,), (1,), (2,), (), (5,)),
     ]
 
 
-def test_coordinates_and_sites_are_right_aligned() -> None:
+def test_coordinates_are_right_aligned() -> None:
     assert right_align((5, 7), 1) == (1, 5, 7)
     assert coordinates((2, 3)).tolist() == [[-1, h, w] for h in range(2) for w in range(3)]
     assert coordinates(()).tolist() == [[-1, -1, -1]]
-    template = traced("flatten")[1]
-    assert template.grids == ((), (2, 2))
-    assert template.site_position.tolist() == [[-1, -1, -1], [-1, 0, 0], [-1, 0, 1], [-1, 1, 0], [-1, 1, 1]]
-    assert template.site_extents.tolist() == [[1, 1, 1], *[[1, 2, 2]] * 4]
+    assert relative_coordinates((2, 3)).tolist() == [[0, h, w] for h in (-1, 1) for w in (-1, 0, 1)]
+    assert relative_coordinates((1, 2)).tolist() == [[0, 0, -1], [0, 0, 1]]
+
+
+def test_sites_are_all_positions_then_single_ones_then_regions() -> None:
+    """A grid of three, then positions 1, 2 and 5 of 3x3, then 0, 3 and 5 of seven."""
+    template = masked_attention()
+    assert template.first_region == 4
+    assert template.region(0) is None
+    assert [template.region(site) for site in (1, 3)] == [
+        Region(extents=(3,), positions=(0,)),
+        Region(extents=(3,), positions=(2,)),
+    ]
+    assert [template.region(site) for site in (4, 5)] == list(template.regions)
+
+
+def test_features_of_sites_by_hand() -> None:
+    """Positions 1, 2 and 5 of 3x3 are (-1, 0), (-1, 1) and (0, 1): of mean (-2/3, 2/3), half a step each on average."""
+    features = masked_attention().site_features
+    assert features.shape == (6, 7)
+    assert not features[0].any()
+    assert features[3].tolist() == pytest.approx([0, 0, 1, 0, 0, 0, np.log(2)])
+    assert features[4].tolist() == pytest.approx([0, -2 / 3, 2 / 3, 0, 0.5, 0.5, np.log(4)])
 
 
 def test_a_template_is_shown_by_its_sizes() -> None:

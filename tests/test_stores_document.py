@@ -17,8 +17,8 @@ from torch import nn
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from pipeline.dataset_tables import GRAPH_COLUMNS
+from pipeline.graph_kinds import EdgeKind, NodeKind, Operation
 from pipeline.graph_store import open_graphs
-from pipeline.parameter_graph import EdgeKind, NodeKind, Operation
 from pipeline.template_document import read_runs, write_runs
 from pipeline.template_rules import SETTINGS
 from pipeline.verify_graphs import verify

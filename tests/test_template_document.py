@@ -9,10 +9,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from pipeline.template_document import read_document, read_runs, write_document, write_runs
+from hand_built import HAND_BUILT, masked_attention
+from pipeline.graph_kinds import EdgeKind, NodeKind
+from pipeline.parameter_graph import GraphTemplate
+from pipeline.template_document import (
+    read_constants,
+    read_document,
+    read_runs,
+    write_constants,
+    write_document,
+    write_runs,
+)
+from pipeline.tracing import trace
 from tiny_networks import TINY, traced
 
 Document = dict[str, Any]
@@ -22,29 +35,76 @@ ENOUGH_MEMORY = 2**24
 BASE = "conv relu conv pool flatten linear"
 
 
+def plain() -> GraphTemplate:
+    return traced(BASE)[1]
+
+
 def base() -> Document:
-    return json.loads(write_document(traced(BASE)[1]))
+    return json.loads(write_document(plain()))
 
 
 def text_of(document: Any) -> str:
     return json.dumps(document, sort_keys=True, separators=(",", ":"))
 
 
-@pytest.mark.parametrize("name", TINY)
-def test_reading_undoes_writing(name: str) -> None:
-    template = traced(name)[1]
+def check_round_trip(template: GraphTemplate) -> None:
     text = write_document(template)
     again = read_document(text)
     assert write_document(again) == text
     assert again.digest == template.digest == hashlib.sha256(text.encode()).hexdigest()
-    for column in ("edge_index", "value_index", "block", "kind", "chain", "tap", "site"):
-        assert np.array_equal(getattr(again.edges, column), getattr(template.edges, column))
-    assert (again.chains, again.grids, again.tensors, again.node_sets) == (
-        template.chains,
-        template.grids,
-        template.tensors,
-        template.node_sets,
-    )
+    for left, right in zip(again.blocks, template.blocks, strict=True):
+        assert (left.geometry, left.num_groups, left.tap_stride) == (right.geometry, right.num_groups, right.tap_stride)
+        for row in ROWS:
+            assert np.array_equal(getattr(left, row), getattr(right, row)), row
+    for field in ("node_sets", "chains", "grids", "regions", "tensors", "integers"):
+        assert getattr(again, field) == getattr(template, field), field
+    assert np.array_equal(again.node_chain, template.node_chain)
+
+
+ROWS = (
+    *("targets", "target_offset", "sources", "source_offset"),
+    *("source_site", "source_chain", "target_site", "constant", "value_index"),
+)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_reading_undoes_writing(name: str) -> None:
+    check_round_trip(traced(name)[1])
+
+
+@pytest.mark.parametrize("name", HAND_BUILT)
+def test_reading_undoes_writing_of_all_that_a_template_may_hold(name: str) -> None:
+    check_round_trip(HAND_BUILT[name]())
+
+
+def test_what_says_nothing_is_left_out() -> None:
+    """So that templates of plain networks keep the texts, and the digests, they have always had."""
+    block_keys = {"kind", "num_groups", "tap_stride", "targets", "target_offset", "sources", "source_offset"}
+    block_keys |= {"source_site", "source_chain", "kernel_size", "stride", "padding", "dilation", "map_size"}
+    keys = {"node_sets", "blocks", "chains", "grids", "tensors", "integers", "outputs", "output_chain"}
+    document = base()
+    assert document.keys() == keys
+    assert all(block.keys() == block_keys for block in document["blocks"])
+    assert all(len(nodes) == 3 for nodes in document["node_sets"])
+    rich = json.loads(write_document(masked_attention()))
+    assert rich.keys() == keys | {"regions"}
+    more = [block.keys() - block_keys for block in rich["blocks"]]
+    assert {frozenset(names) for names in more} == {
+        frozenset(),
+        frozenset({"target_site"}),
+        frozenset({"constant"}),
+        frozenset({"target_site", "constant"}),
+        frozenset({"output_padding"}),
+    }
+
+
+def test_the_hand_built_templates_hold_every_kind() -> None:
+    """But inputs that are outputs, and biases of layers, which traced ones hold."""
+    templates = [make() for make in HAND_BUILT.values()]
+    edges = {block.kind for template in templates for block in template.blocks}
+    nodes = {nodes.kind for template in templates for nodes in template.node_sets}
+    assert set(EdgeKind) - edges == {EdgeKind.LINEAR_BIAS, EdgeKind.CONV_BIAS, EdgeKind.CONV_WEIGHT, EdgeKind.SCALE}
+    assert set(NodeKind) - nodes == {NodeKind.OUTPUT, NodeKind.MAXIMUM}
 
 
 def test_a_text_is_short_whatever_the_size_of_the_network() -> None:
@@ -90,6 +150,41 @@ def test_reading_runs_undoes_writing_them(pieces: list[tuple[int, int, int, int]
 def test_runs_that_are_none_are_refused(runs: Any, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         read_runs(runs)
+
+
+def test_runs_of_constants_by_hand() -> None:
+    numbers = np.array([1.0, 1.0, -np.inf, 0.25, -0.0, 0.0])
+    runs = [[1.0, 2], ["-inf", 1], [0.25, 1], [0.0, 2]]
+    assert write_constants(numbers) == runs
+    assert json.dumps(runs[3]) == json.dumps(write_constants(numbers)[3])
+    assert read_constants(runs).tolist() == numbers.tolist()
+    assert read_constants([]).tolist() == []
+
+
+@given(st.lists(st.tuples(st.floats(allow_nan=False), st.integers(1, 4)), max_size=8))
+def test_reading_runs_of_constants_undoes_writing_them(pieces: list[tuple[float, int]]) -> None:
+    numbers = np.array([number for number, count in pieces for _ in range(count)], dtype=np.float64)
+    runs = write_constants(numbers)
+    assert np.array_equal(read_constants(json.loads(json.dumps(runs))), numbers)
+    assert write_constants(read_constants(runs)) == runs
+
+
+@pytest.mark.parametrize(
+    ("runs", "text"),
+    [
+        ([[1.0]], r"a run is \[1.0\]; expected \[number, count\], the count from 1 to 2147483648"),
+        ([[1.0, 0]], r"a run is \[1.0, 0\]; expected"),
+        ([[1.0, True]], r"a run is \[1.0, True\]; expected"),
+        ([[1.0, 2**31]], r"a run is \[1.0, 2147483648\]; expected"),
+        ([[1, 1]], "found 1 where a number with a decimal point belongs"),
+        ([["nan", 1]], "found 'nan' where a number with a decimal point belongs"),
+        (["ab"], "a run is 'ab'; expected"),
+        ([[1.0, 2**30]] * 2, "runs describe 2147483648 numbers; at most 4194304 fit here"),
+    ],
+)
+def test_runs_of_constants_that_are_none_are_refused(runs: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        read_constants(runs)
 
 
 def change(*path: str | int, to: Any) -> Callable[[Document], None]:
@@ -163,11 +258,11 @@ DAMAGED: dict[str, tuple[Callable[[Document], None], str]] = {
     ),
     "more values than edges": (
         change("tensors", 0, 1, to=[2**26]),
-        r"edges; expected as many as its 67\d+ values at least",
+        r"\d+ of them for values; expected as many as its 67\d+ values at least",
     ),
     "huge kernels": (
         change("blocks", 0, "kernel_size", to=[2**30, 2**30]),
-        r"it has \d+ edges; expected as many as its",
+        r"it has \d+ edges, \d+ of them for values; expected as many as its",
     ),
     "huge dilation": (change("blocks", 0, "dilation", to=[1, HUGE]), "found 1000000000000 where a count"),
     "huge grids": (change("grids", 1, to=[2**30, 2**30]), r"it has \d+ positions; at most 4194304 are read"),
@@ -185,14 +280,14 @@ DAMAGED: dict[str, tuple[Callable[[Document], None], str]] = {
         ),
         "block 0: 3 targets and 2 sources do not make 2 groups",
     ),
-    "no targets": (change("blocks", 0, "targets", to=[]), r"a block has columns of \[0, 2, 1, 1, 1, 1\] numbers"),
+    "no targets": (change("blocks", 0, "targets", to=[]), r"a block has columns of \[0, 2, 1, 1, 1, 1, 1, 1\] numbers"),
     "target offsets missing": (
         change("blocks", 0, "target_offset", to=[[0, 1, 1, 1]]),
-        r"a block has columns of \[2, 1, 1, 1, 1, 1\] numbers; expected two for the targets and four for the sources",
+        r"a block has columns of \[2, 1, 1, 1, 1, 1, 1, 1\] numbers; expected two for the targets and six for the",
     ),
     "a column too long": (
         change("blocks", 0, "source_chain", to=[[0, 1, 1, 5]]),
-        r"a block has columns of \[2, 2, 1, 1, 1, 5\] numbers; expected two",
+        r"a block has columns of \[2, 2, 1, 1, 1, 5, 1, 1\] numbers; expected two",
     ),
     "targets out of range": (
         change("blocks", 0, "targets", 0, 0, to=500),
@@ -221,7 +316,7 @@ DAMAGED: dict[str, tuple[Callable[[Document], None], str]] = {
         "2 outputs with 2 chains; expected one chain each, and no node twice",
     ),
     "no outputs": (both(change("outputs", to=[]), change("output_chain", to=[])), "0 outputs with 0 chains"),
-    "an input as output": (change("outputs", 0, 0, to=0), "an output is an input or a bias"),
+    "an input as output": (change("outputs", 0, 0, to=0), "an output is of kind INPUT; expected one of NEURON, SUM"),
     "offsets out of range": (
         change("blocks", 0, "target_offset", 0, 0, to=99),
         "block 0: target_offset reach from 99 to",
@@ -244,7 +339,7 @@ DAMAGED: dict[str, tuple[Callable[[Document], None], str]] = {
     ),
     "a bias as target": (
         change("blocks", 1, "targets", 0, 0, to=2),
-        "its ends are not of the kind that its edges join",
+        "CONV_BIAS with a target of kind BIAS; its ends are not of the kind that its edges join",
     ),
     "an input as target": (
         change("blocks", 1, "targets", 0, 0, to=0),
@@ -272,7 +367,7 @@ DAMAGED: dict[str, tuple[Callable[[Document], None], str]] = {
     "a bias with a map": (change("blocks", 1, "map_size", to=[2, 2]), "block 1: CONV_BIAS with the geometry"),
     "a bias read at a position": (
         change("blocks", 1, "source_site", 0, 0, to=1),
-        "block 1: CONV_BIAS with the geometry",
+        "block 1: it reads a bias or a position node at a site",
     ),
     "a map of four axes": (
         change("blocks", 4, "map_size", to=[1, 1, 1, 1]),
@@ -284,7 +379,7 @@ DAMAGED: dict[str, tuple[Callable[[Document], None], str]] = {
     ),
     "never computed": (
         both(change("node_sets", -1, 1, to=1), change("node_sets", to=lambda sets: [*sets, ["NEURON", 1, "more"]])),
-        "a neuron is never computed or never used",
+        r"node \d+, NEURON, is never computed or never used",
     ),
     "no first chain": (
         change("chains", to=lambda chains: chains[1:]),
@@ -363,10 +458,169 @@ DAMAGED: dict[str, tuple[Callable[[Document], None], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", DAMAGED)
-def test_a_damaged_text_is_refused_before_anything_large_is_made(name: str) -> None:
-    damage, text = DAMAGED[name]
-    document = base()
+def to_block(number: int, **keys: Any) -> Callable[[Document], None]:
+    return both(*(change("blocks", number, name, to=value) for name, value in keys.items()))
+
+
+def to_set(number: int, *, to: Any) -> Callable[[Document], None]:
+    return change("node_sets", number, to=to)
+
+
+ADDED, TABLE, QUERY, KEY, HEAD, SCORES, MASK, WEIGHTS, STATISTIC, UP, VARIANCE, READ = (
+    *(0, 1, 5, 6, 7, 8, 9, 11, 12, 15, 19, 20),
+)
+"""Blocks of the masked attention."""
+
+DAMAGED_RICH: dict[str, tuple[Callable[[Document], None], str]] = {
+    "a chain of a set out of range": (to_set(0, to=["INPUT", 2, "layer0", 9]), "a node set's chain reach from 0 to 9"),
+    "a chain of a set that is spelled out": (to_set(0, to=["INPUT", 2, "layer0", 0]), "the canonical form has"),
+    "a set of five things": (to_set(0, to=["INPUT", 2, "layer0", 0, 0]), "TypeError"),
+    "regions as an object": (change("regions", to={"a": 1}), "not enough values to unpack"),
+    "no regions, spelled out": (change("regions", to=[]), "target_site reach from 4 to 4; expected 0 to 3"),
+    "huge regions": (change("regions", 0, 1, to=MANY), r"its runs describe \d+ numbers; at most 4194304 are read"),
+    "a region of a huge map": (
+        change("regions", 0, 0, to=[2**30, 2**30]),
+        r"it has \d+ positions in the map of a region; at most 4194304 are read",
+    ),
+    "regions of many large maps": (
+        change("regions", to=lambda regions: regions + [[[2**22], [[n, 2, 1, 1]]] for n in range(33)]),
+        r"it has \d+ positions in the maps of regions; at most 134217728 are read",
+    ),
+    "a region outside its map": (
+        change("regions", 0, 0, to=[5]),
+        "region 0: positions reach from 1 to 5; expected 0 to 4",
+    ),
+    "a region of a map of four axes": (change("regions", 0, 0, to=[3, 3, 1, 1]), "region 0 has not 1 to 3 axes"),
+    "a region of one position": (change("regions", 0, 1, to=[[1, 1, 1, 1]]), "region 0 .* or fewer than two positions"),
+    "a region without positions": (change("regions", 0, 1, to=[]), "region 0 .* or fewer than two positions"),
+    "a region twice": (
+        change("regions", 1, to=lambda _: [[3, 3], [[1, 2, 1, 1], [5, 1, 1, 1]]]),
+        "a region stands twice",
+    ),
+    "a region that is not used": (
+        change("regions", to=lambda regions: [*regions, [[5], [[0, 2, 1, 1]]]]),
+        "a region is never used, or used before one that stands before it",
+    ),
+    "regions in another order": (
+        both(
+            change("regions", to=lambda regions: regions[::-1]),
+            to_block(MASK, target_site=[[5, 1, 1, 1]]),
+            to_block(READ, source_site=[[4, 1, 1, 1]]),
+        ),
+        "a region is never used, or used before",
+    ),
+    "a region written twice": (
+        change("regions", 0, 1, to=[[1, 1, 1, 2], [5, 1, 1, 1]]),
+        f"block {MASK}: it writes a position twice",
+    ),
+    "a target site out of range": (
+        to_block(MASK, target_site=[[6, 1, 1, 1]]),
+        "target_site reach from 6 to 6; expected 0 to 5",
+    ),
+    "target sites spelled out": (to_block(ADDED, target_site=[[0, 1, 1, 2]]), "the canonical form has"),
+    "too few target sites": (
+        to_block(TABLE, target_site=[[1, 2, 1, 1]]),
+        r"columns of \[2, 2, 3, 3, 3, 3, 2, 3\] numbers",
+    ),
+    "positions of two maps of one node": (
+        to_block(SCORES, target_site=[[3, 1, 1, 1]]),
+        f"block {MASK} writes to positions of two different maps of one node",
+    ),
+    "a site of one position for a region": (
+        to_block(WEIGHTS, source_site=[[1, 1, 1, 1]], target_site=[[4, 1, 1, 1]]),
+        f"block {WEIGHTS}: it reads 1 positions and writes 3; expected as many",
+    ),
+    "a linear layer on a part of its map": (
+        to_block(READ, map_size=[5]),
+        f"block {READ}: it reads 3 positions; its map has 5",
+    ),
+    "a position node read at a site": (
+        to_block(TABLE, source_site=[[1, 1, 1, 3]]),
+        f"block {TABLE}: it reads a bias or a position node at a site; they have no map",
+    ),
+    "constants beside values": (
+        to_block(TABLE, constant=[[0.5, 3]]),
+        f"block {TABLE}: OFFSET carries values and has constants",
+    ),
+    "constants spelled out": (to_block(ADDED, constant=[[1.0, 2]]), "the canonical form has"),
+    "constants in pieces": (to_block(HEAD, constant=[[0.5, 1], [0.5, 1]]), "the canonical form has"),
+    "constants that are texts": (to_block(HEAD, constant=[["half", 2]]), "found 'half' where a number"),
+    "huge constants": (to_block(HEAD, constant=[[0.5, 2**30]]), r"its runs describe \d+ numbers; at most 4194304"),
+    "a mask of a neuron": (
+        to_block(HEAD, constant=[["-inf", 2]]),
+        f"block {HEAD}: a constant is not finite; only a mask",
+    ),
+    "an infinite summand": (to_block(MASK, constant=[["inf", 1]]), f"block {MASK}: a constant is not finite"),
+    "offsets without values": (
+        to_block(ADDED, target_offset=[[0, 2, 1, 1]]),
+        f"block {ADDED}: PASS carries no values and has offsets",
+    ),
+    "taps without values": (to_block(ADDED, tap_stride=1), f"block {ADDED}: PASS with the geometry"),
+    "output padding of a sum": (to_block(ADDED, output_padding=[1]), f"block {ADDED}: PASS with the geometry"),
+    "output padding of a whole stride": (
+        to_block(UP, output_padding=[2]),
+        f"block {UP}: TRANSPOSED_CONV_WEIGHT with the geometry",
+    ),
+    "no output padding": (
+        drop("blocks", UP, "output_padding"),
+        f"block {UP}: TRANSPOSED_CONV_WEIGHT with the geometry",
+    ),
+    "a query to a sum": (
+        to_block(ADDED, kind="QUERY"),
+        "QUERY with a target of kind SUM; its ends are not of the kind that its edges join .PRODUCT",
+    ),
+    "an embedding of a channel": (to_block(TABLE, kind="EMBEDDING"), "EMBEDDING with a source of kind POSITION"),
+    "a statistic of a channel": (to_block(STATISTIC, sources=[[17, 1, 1, 1]]), "STATISTIC with a source of kind SUM"),
+    "a query without a key": (
+        to_block(QUERY, kind="KEY"),
+        r"PRODUCT nodes from 13 on take KEY edges and have the chain \[\]; together they say nothing",
+    ),
+    "a query and a value": (to_block(KEY, kind="VALUE"), "PRODUCT nodes from 13 on take QUERY, VALUE edges"),
+    "a query and a summand": (
+        to_block(QUERY, kind="PASS"),
+        "PRODUCT nodes from 13 on take KEY, PASS edges",
+    ),
+    "a softmax without statistics": (
+        to_block(STATISTIC, kind="PASS", sources=[[15, 1, 1, 1]]),
+        r"node 18, STATISTICS, is never computed or never used",
+    ),
+    "statistics of nothing": (
+        both(
+            to_set(10, to=["STATISTICS", 1, "layer10"]),
+            change("chains", to=lambda chains: [chains[0], *chains[2:]]),
+            to_set(15, to=["NORMALISED", 1, "layer15", 1]),
+            to_block(READ, source_chain=[[2, 1, 1, 1]]),
+            change("output_chain", 0, 0, to=3),
+        ),
+        r"STATISTICS nodes from 18 on take NORM_INPUT edges and have the chain \[\]",
+    ),
+    "a chain of a sum": (
+        to_set(9, to=["SUM", 1, "layer9", 1]),
+        r"SUM nodes from 17 on take PASS edges and have the chain \['SOFTMAX'\]",
+    ),
+    "a running mean without a variance": (
+        to_block(VARIANCE, kind="NORM_BIAS"),
+        r"NORMALISED nodes from 24 on take NORM_BIAS, NORM_MEAN, NORM_WEIGHT edges",
+    ),
+    "a softmax without axes": (drop("chains", 1, 0, 1, "axes"), "SOFTMAX has the settings .*; expected .*'axes'"),
+    "axes out of order": (change("chains", 1, 0, 1, "axes", to=[1.0, 0.0]), r"SOFTMAX has axes \(1.0, 0.0\)"),
+    "axes that the map has not": (change("chains", 1, 0, 1, "axes", to=[2.0]), r"SOFTMAX has axes \(2.0,\)"),
+    "half an axis": (change("chains", 1, 0, 1, "axes", to=[0.5]), r"SOFTMAX has axes \(0.5,\)"),
+    "a mean over no axis": (change("chains", 4, 0, 1, "axes", to=[]), r"MEAN has axes \(\)"),
+    "a clamp between the wrong infinities": (
+        change("chains", 3, 0, 1, "low", to=["inf"]),
+        r"CLAMP has low \(inf,\)",
+    ),
+    "an infinite eps": (change("chains", 2, 0, 1, "eps", to=["inf"]), r"STANDARDISE has eps \(inf,\)"),
+    "an output that is a bias": (change("outputs", 0, 0, to=23), "an output is of kind BIAS; expected one of NEURON"),
+    "an output that is statistics": (
+        change("outputs", 0, 0, to=18),
+        "an output is of kind STATISTICS; expected one of",
+    ),
+}
+
+
+def read_damaged(document: Document, damage: Callable[[Document], None], text: str) -> None:
     damage(document)
     tracemalloc.start()
     try:
@@ -375,6 +629,16 @@ def test_a_damaged_text_is_refused_before_anything_large_is_made(name: str) -> N
         assert tracemalloc.get_traced_memory()[1] < ENOUGH_MEMORY
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_text_is_refused_before_anything_large_is_made(name: str) -> None:
+    read_damaged(base(), *DAMAGED[name])
+
+
+@pytest.mark.parametrize("name", DAMAGED_RICH)
+def test_a_damaged_text_of_a_rich_template_is_refused_before_anything_large_is_made(name: str) -> None:
+    read_damaged(json.loads(write_document(masked_attention())), *DAMAGED_RICH[name])
 
 
 @pytest.mark.parametrize(
@@ -450,7 +714,7 @@ ANYTHING = st.sampled_from(
 @given(st.data())
 def test_any_damage_is_refused_or_leaves_a_template_of_bounded_size(data: st.DataObject) -> None:
     """One to three things replaced by anything, or dropped: an error, or a text that reads and writes the same."""
-    document = deepcopy(base())
+    document = json.loads(write_document(data.draw(st.sampled_from([masked_attention, plain]))()))
     for _ in range(data.draw(st.integers(1, 3))):
         path = data.draw(st.sampled_from(leaves(document)[1:]))
         try:
@@ -473,3 +737,16 @@ def test_any_damage_is_refused_or_leaves_a_template_of_bounded_size(data: st.Dat
         tracemalloc.stop()
     assert again == text
     assert not error or error.startswith("not the text of a template: ")
+
+
+def test_the_axes_of_channels_are_written_where_they_are_not_the_first() -> None:
+    """A layer on tokens takes and gives its channels on the last axis."""
+    template = trace(nn.Linear(3, 2), torch.zeros(1, 5, 3))
+    assert (template.input_axes, template.output_axes) == ((2,), (2,))
+    text = write_document(template)
+    assert json.loads(text)["input_axes"] == json.loads(text)["output_axes"] == [2]
+    again = read_document(text)
+    assert (again.input_axes, again.output_axes, again.digest) == ((2,), (2,), template.digest)
+    for wrong in ("[0]", "[2,2]", "[3,2]", "[99]"):
+        with pytest.raises(ValueError, match="expected axes after that of the batch, ascending, each once"):
+            read_document(text.replace('"input_axes":[2]', f'"input_axes":{wrong}'))

@@ -10,21 +10,21 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from pipeline.parameter_graph import NodeKind
+from pipeline.graph_kinds import NodeKind
 from training.graph_layout import (
     BLOCK_FEATURES,
     NUM_EDGE_KINDS,
     NUM_OPERATIONS,
     SLOT_FEATURES,
     STEP_FEATURES,
+    VALUE_FEATURES,
     BlockLayout,
     GraphLayout,
 )
 
 # b = graphs, G = groups, O = targets a group, I = edges a target, S = slots an edge, F = value features,
-# H = width, R = I or 1
+# H = width, Q = G or 1, R = I or 1
 
-VALUE_FEATURES = 2
 RANK_FREQUENCIES = 8
 
 
@@ -48,7 +48,7 @@ class ChainEncoder(nn.Module):
 
 
 class NodeEncoder(nn.Module):
-    """Kind, depth, rank of inputs and outputs, and the chain that ends at an output."""
+    """Kind, depth, rank of inputs, outputs, positions and tokens, and the operations on what the edges bring."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -59,12 +59,13 @@ class NodeEncoder(nn.Module):
 
     def forward(self, layout: GraphLayout, chains: Float[Tensor, "num_chains H"]) -> Float[Tensor, "num_nodes H"]:
         ranks = self.rank(rank_features(layout.node_rank, chains.dtype))
-        return self.mix(self.kind(layout.node_kind) + self.depth(layout.node_depth) + ranks + chains[layout.node_chain])
+        operations = chains[layout.set_chain] + chains[layout.output_chain]
+        return self.mix(self.kind(layout.node_kind) + self.depth(layout.node_depth) + ranks + operations)
 
 
 class EdgeEncoder(nn.Module):
-    """An edge is the sum over its slots of a linear map of the value's features; the map depends on where the slot
-    acts.
+    """An edge is the sum over its slots of a linear map of the features of what the slot carries, a value or a
+    constant; the map depends on where the slot acts.
 
     For one 3x3 kernel this is a linear layer on its nine taps, with weights made from tap coordinates, so that kernels
     and maps of any size share the same parameters.
@@ -87,14 +88,25 @@ class EdgeEncoder(nn.Module):
         values: Float[Tensor, "b num_values"],
         chains: Float[Tensor, "num_chains H"],
     ) -> Float[Tensor, "b G O I H"]:
-        features = self.value_features(block, values)
-        S, H = features.shape[-2], chains.shape[-1]
-        maps = (self.slot(block.slot_features) + self.slot_kind(block.kind)) / S**0.5
-        maps_RSFH = maps.reshape(*maps.shape[:2], VALUE_FEATURES, H)
-        pattern = "bgoisf,sfh->bgoih" if len(maps_RSFH) == 1 else "bgoisf,isfh->bgoih"
-        edges = torch.einsum(pattern, features, maps_RSFH[0] if len(maps_RSFH) == 1 else maps_RSFH)
         static_GIH = self.kind(block.kind) + self.block(block.features) + chains[block.source_chain]
+        maps = self.slot_maps(block)
+        if block.constant_features is not None:
+            edges_GIH = static_GIH + torch.einsum("gisf,gisfh->gih", block.constant_features, maps)
+            return edges_GIH[None, :, None].expand(len(values), -1, block.targets.shape[1], -1, -1)
+        features = self.value_features(block, values)
+        if len(block.slot_features) > 1:
+            edges = torch.einsum("bgoisf,gisfh->bgoih", features, maps)
+        elif block.slot_features.shape[1] > 1:
+            edges = torch.einsum("bgoisf,isfh->bgoih", features, maps[0])
+        else:
+            edges = torch.einsum("bgoisf,sfh->bgoih", features, maps[0, 0])
         return edges + static_GIH[:, None]
+
+    def slot_maps(self, block: BlockLayout) -> Float[Tensor, "G I S F H"]:
+        """The map of every slot; expanded, not copied, where groups or edges are alike."""
+        maps = self.slot(block.slot_features) + self.slot_kind(block.kind)
+        maps = maps.unflatten(-1, (VALUE_FEATURES, -1)) / maps.shape[-2] ** 0.5
+        return maps.expand(*block.sources.shape, -1, -1, -1)
 
     def value_features(self, block: BlockLayout, values: Float[Tensor, "b num_values"]) -> Float[Tensor, "b G O I S F"]:
         """Values in units of their kind's typical size, compressed two ways; not centred, since zero and sign mean
@@ -108,8 +120,8 @@ class EdgeEncoder(nn.Module):
 
 
 def rank_features(rank: Int64[Tensor, " num_nodes"], dtype: torch.dtype) -> Float[Tensor, "num_nodes 16"]:
-    """Sines and cosines of a position among inputs or outputs, as in Vaswani et al. 2017; zeros for hidden nodes (rank
-    -1)."""
+    """Sines and cosines of a position among inputs, outputs, positions or tokens, as in Vaswani et al. 2017; zeros for
+    hidden nodes (rank -1)."""
     frequency = 1000.0 ** -(torch.arange(RANK_FREQUENCIES, device=rank.device, dtype=dtype) / RANK_FREQUENCIES)
     angle = rank.clamp(min=0).to(dtype)[:, None] * frequency
     return torch.cat([angle.sin(), angle.cos()], dim=1) * (rank >= 0)[:, None]

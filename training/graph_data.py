@@ -16,11 +16,12 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pipeline.graph_kinds import EdgeKind
 from pipeline.graph_store import GraphDataset, open_graphs
-from pipeline.parameter_graph import EdgeKind
 from training.encoders import robust_scale
 from training.epoch_plan import EpochPlan, MicroBatch, PlanSettings, plan_evaluation, plan_training
 from training.graph_batch import GraphBatch, batch_graphs
+from training.graph_layout import fan_in
 
 GRAPHS_FOR_SCALE = 500
 """Graphs, spread evenly over the training rows, that the value scale is measured on."""
@@ -221,12 +222,13 @@ def numeric_column(table: pa.Table, column: str, path: str) -> Float64[np.ndarra
 
 
 def value_scale(graphs: GraphDataset, rows: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " num_edge_kinds"]:
-    """The robust size of ``w * sqrt(fan_in)`` of every edge kind over these graphs; 1 for kinds that do not occur."""
+    """The robust size of ``w * sqrt(fan_in)`` of every edge kind over these graphs; 1 for kinds that do not occur or
+    carry no values."""
     sizes: dict[EdgeKind, list[Tensor]] = {kind: [] for kind in EdgeKind}
     for row in rows.tolist():
         graph = graphs[row]
         for block in graph.template.blocks:
-            fan_in = block.num_sources * block.num_taps
-            values = graph.values[block.value_index.reshape(-1)]
-            sizes[block.kind].append(torch.from_numpy(values * np.float32(fan_in**0.5)))
+            if block.kind.carries_value:
+                values = graph.values[block.value_index.reshape(-1)]
+                sizes[block.kind].append(torch.from_numpy(values * np.float32(fan_in(block) ** 0.5)))
     return np.array([robust_scale(torch.cat(sizes[kind])) if sizes[kind] else 1.0 for kind in EdgeKind])
