@@ -6,10 +6,12 @@ Reads   the tiny networks of `tests.atlas_networks`, made of the architectures i
 Writes  docs/symmetry_atlas.md
 
 Every network is traced and its graph checked against it; what `trace` or `check` refuses is in the table with the
-error. Takes some minutes.
+error. Takes some minutes on one core.
 """
 
+from collections import Counter
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import torch
@@ -33,8 +35,8 @@ Tiny configurations with random weights of architectures in [transformers](https
 each traced to its parameter graph (`pipeline.tracing.trace`), and the graph tested against the network
 (`pipeline.symmetry.check`). The group is that of all relabellings of neurons that preserve the function whatever the
 weights: S(n) exchanges n neurons freely, `A wr S(n)` exchanges n rows (heads, groups) and in each, on its own, what A
-allows, G(n) is a group of order n found by search. Inert tensors are those of which some values never have an
-influence.
+allows, G(n) is a group of order n found by search. Inert tensors, under the last two parts of their names, are those of
+which some values never have an influence.
 """
 SUPPORTED = """
 ## Supported
@@ -56,40 +58,40 @@ class AtlasEntry:
 
     line: str
     """In Markdown."""
-    refused: bool
-    """Whether it stands in the table of errors."""
+    supported: bool
+    """Or else it stands in the table of errors."""
 
 
 def main() -> None:
     """Trace and check them all, and write the atlas."""
     torch.set_num_threads(1)
     entries = [entry_of(network) for network in tqdm(NETWORKS)]
-    supported, refused = ("".join(entry.line for entry in entries if entry.refused is which) for which in (False, True))
-    ATLAS.write_text(TITLE + SUPPORTED + supported + REFUSED + refused, encoding="utf-8")
+    supported = [entry.line for entry in entries if entry.supported]
+    refused = [entry.line for entry in entries if not entry.supported]
+    ATLAS.write_text("".join([TITLE, SUPPORTED, *supported, REFUSED, *refused]), encoding="utf-8")
 
 
 def entry_of(network: AtlasNetwork) -> AtlasEntry:
     """Trace one network and check its graph."""
     module, example = network.build(), network.example()
-    start = f"| {network.family}{_without(network)} | `{network.model}` |"
+    parts = ", ".join(name.rpartition(".")[2] for name in network.removed)
+    family = f"{network.family}, without {parts}" if parts else network.family
     try:
         template = trace(module, example)
         report = check(module, template, example)
     except ValueError as error:
-        return AtlasEntry(line=f"{start} {short(str(error))} |\n", refused=True)
-    inert = ", ".join(f"`{name.removeprefix('model.')}`" for name in report.inert)
-    numbers = (
-        f"{template.num_nodes:,} | {template.num_edges:,} | {template.num_values:,} | {rounded(report.group_order)}"
-    )
-    return AtlasEntry(line=f"{start} {numbers} | {report.group} | {inert} |\n", refused=False)
+        return AtlasEntry(line=row(family, f"`{network.model}`", shortened(str(error))), supported=False)
+    sizes = [f"{size:,}" for size in (template.num_nodes, template.num_edges, template.num_values)]
+    group = [rounded(report.group_order), report.group, summary(report.inert)]
+    return AtlasEntry(line=row(family, f"`{network.model}`", *sizes, *group), supported=True)
 
 
-def _without(network: AtlasNetwork) -> str:
-    """What was removed from a network, which serves training alone."""
-    return f", without {', '.join(name.rpartition('.')[2] for name in network.removed)}" if network.removed else ""
+def row(*cells: str) -> str:
+    """A row of a table in Markdown."""
+    return f"| {' | '.join(cells)} |\n"
 
 
-def short(error: str) -> str:
+def shortened(error: str) -> str:
     """An error as a cell of a table."""
     text = " ".join(error.replace("|", "/").split())
     return text if len(text) <= LONGEST_ERROR else text[: LONGEST_ERROR - 1].rstrip() + "…"
@@ -97,13 +99,13 @@ def short(error: str) -> str:
 
 def rounded(order: int) -> str:
     """The order of a group: ``48``, ``5.5e11``."""
-    if order < EXACT:
-        return f"{order:,}"
-    exponent = 0
-    while order >= 10**16:  # long integers cannot be converted at once
-        order, exponent = order // 10, exponent + 1
-    digits = str(order)
-    return f"{digits[0]}.{digits[1]}e{exponent + len(digits) - 1}"
+    return f"{order:,}" if order < EXACT else f"{Decimal(order):.1e}".replace("e+", "e")
+
+
+def summary(names: tuple[str, ...]) -> str:
+    """The last two parts of names, each pair once with how many names share it."""
+    counts = Counter(".".join(name.split(".")[-2:]) for name in names)
+    return ", ".join(f"`{ending}`" if count == 1 else f"`{ending}` x{count}" for ending, count in counts.items())
 
 
 if __name__ == "__main__":

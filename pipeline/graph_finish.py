@@ -60,7 +60,10 @@ def _check_all_act(builder: GraphBuilder, outputs: Channels) -> None:
     read[outputs.node] = True
     for block in reversed(builder.blocks):
         if block.kind.carries_value:
-            carried[block.value_index.reshape(-1)] = True
+            taps = np.arange(block.num_taps) * block.tap_stride
+            sources = block.source_offset.reshape(block.num_groups, -1, 1) + taps
+            for targets in block.target_offset.reshape(block.num_groups, -1).T:  # all at once take 8 bytes a value
+                carried[targets[:, None, None] + sources] = True
         read[block.sources] = True
     for slot in builder.tensors:
         if not carried[slot.place].all():

@@ -59,22 +59,23 @@ def to_pyg(graph: ParameterGraph) -> ParameterGraphData:
     Raises:
         ValueError: a chain is longer than eight operations.
     """
-    data = copy.copy(_without_values(graph.template))
-    index = data["value_index"]
-    edge_attr = data["edge_attr"].clone()
-    carrying = index >= 0
-    edge_attr[carrying, 0] = torch.from_numpy(graph.values)[index[carrying]]
+    fixed, edges, places = _without_values(graph.template)
+    edge_attr = fixed["edge_attr"].clone()
+    edge_attr.numpy()[edges, 0] = graph.values[places]
+    data = copy.copy(fixed)
     data.edge_attr = edge_attr
     return data
 
 
 @lru_cache(maxsize=256)
-def _without_values(template: GraphTemplate) -> ParameterGraphData:
-    """Everything but the values, whose places in column 0 of ``edge_attr`` do not count."""
+def _without_values(template: GraphTemplate) -> tuple[ParameterGraphData, slice | np.ndarray, np.ndarray]:
+    """Everything but the values, whose places in column 0 of ``edge_attr`` do not count; the edges that carry a value,
+    and the place of each in the values."""
     edges, chains = template.edges, chain_table(template.chains)
     attributes = np.concatenate([_edge_features(block, template) for block in template.blocks])
     geometry = np.stack([_geometry(block) for block in template.blocks])
-    return ParameterGraphData(
+    carrying = edges.value_index >= 0
+    data = ParameterGraphData(
         x=torch.from_numpy(_node_features(template)),
         edge_index=torch.from_numpy(edges.edge_index),
         edge_attr=torch.from_numpy(attributes),
@@ -85,6 +86,7 @@ def _without_values(template: GraphTemplate) -> ParameterGraphData:
         node_kind=torch.from_numpy(template.node_kind),
         value_index=torch.from_numpy(np.where(edges.value_index < 0, NO_VALUE, edges.value_index)),
     )
+    return data, slice(None) if carrying.all() else np.flatnonzero(carrying), edges.value_index[carrying]
 
 
 def chain_table(chains: Sequence[Chain]) -> Int64[np.ndarray, "num_chains 8"]:

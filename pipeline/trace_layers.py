@@ -4,6 +4,7 @@ Reads   calls of the traced program
 Writes  nodes and blocks for layers, chains for what has no parameters
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -73,7 +74,8 @@ def layer(
             )
         return nodes
 
-    key = ("layer", kinds, values.tobytes(), biases, geometry, read.map_size, entries.key)
+    digest = hashlib.sha256(np.ascontiguousarray(values)).digest()  # the numbers themselves would take 8 bytes a value
+    key = ("layer", kinds, digest, biases, geometry, read.map_size, entries.key)
     return builder.once(key, make)
 
 

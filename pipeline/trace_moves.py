@@ -58,6 +58,13 @@ def carried_or_zero(builder: GraphBuilder, call: Call, leaf: Carried | Weights |
     return carried(builder, call, leaf)
 
 
+def dropped(builder: GraphBuilder, call: Call) -> Any:
+    """Dropout, which does nothing in eval mode."""
+    if call.arguments["train"] and call.arguments["p"]:
+        raise UnsupportedError(call, "is random", "a parameter graph describes one function; remove the randomness")
+    return identity(builder, call)
+
+
 def padded(builder: GraphBuilder, call: Call) -> Carried:
     """Padding with zeros, or with elements of the map itself."""
     mode, number = call.arguments["mode"], call.arguments["value"]
@@ -195,6 +202,7 @@ MOVES: dict[Any, Rule] = {
     **dict.fromkeys(
         (_aten.clone.default, _aten.contiguous.default, _aten.alias.default, _aten.detach.default), identity
     ),
+    _aten.dropout.default: dropped,
     _aten.im2col.default: partial(move, operation=_as_numbers(_aten.im2col.default)),
     _aten.col2im.default: folded,
     _aten.copy.default: copied,

@@ -215,6 +215,13 @@ def first_of_three(builder: GraphBuilder, call: Call) -> tuple[Any, ...]:
     return (on_maps(batch_norm)(builder, call), None, None)
 
 
+def batch_norm_in_eval(builder: GraphBuilder, call: Call) -> Carried:
+    """Batch norm as a module calls it."""
+    if call.arguments["training"]:
+        raise UnsupportedError(call, "normalises over the examples of a batch", "give it running statistics")
+    return on_maps(batch_norm)(builder, call)
+
+
 def _layer_norms(operation: Operation) -> Rule:
     over = lambda call: range(1, len(call.arguments["normalized_shape"]) + 1)  # noqa: E731
     return per_example(partial(layer_norm, operation=operation), runs_over=over)
@@ -227,6 +234,7 @@ def _softmaxes(operation: Operation) -> Rule:
 
 
 NORMS: dict[Any, Rule] = {
+    _aten.batch_norm.default: batch_norm_in_eval,
     _aten._native_batch_norm_legit_no_training.default: first_of_three,
     _aten.instance_norm.default: on_maps(instance_norm),
     _aten.group_norm.default: on_maps(group_norm),

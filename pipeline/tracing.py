@@ -21,6 +21,7 @@ import operator
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -106,14 +107,32 @@ def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
         raise ValueError(f"{name} fails on an input of shape {tuple(example.shape)}: {error}") from error
     try:
         with _quietly(), _plain_attention():
-            others = {op: rule for op, rule in torch.export.default_decompositions().items() if op not in RULES}
-            return torch.export.export(frozen, (example,)).run_decompositions(others)
+            return _lowered(torch.export.export(frozen, (example,)))
     except Exception as error:  # whatever torch.export cannot follow: its exceptions share no public base class
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
             f"{name} cannot be traced: torch.export says {type(error).__name__}: {reason}; "
             "data-dependent control flow has no parameter graph"
         ) from error
+
+
+def _lowered(program: ExportedProgram) -> ExportedProgram:
+    """The program in operations that have a rule, as far as torch can express others in them.
+
+    Rewriting takes longer than all else, and changes nothing where every operation has a rule already, since none with
+    a rule changes a tensor in place.
+    """
+    called = {node.target for node in program.graph.nodes if node.op == "call_function"}
+    if called <= {operator.getitem, *RULES}:
+        program.graph.eliminate_dead_code()
+        return program
+    return program.run_decompositions(dict(_decompositions()))  # a copy: torch takes entries out
+
+
+@cache
+def _decompositions() -> dict[Any, Any]:
+    """How torch expresses the operations without a rule in others."""
+    return {op: rule for op, rule in torch.export.default_decompositions().items() if op not in RULES}
 
 
 @contextmanager

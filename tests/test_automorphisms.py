@@ -8,14 +8,12 @@ edges, found by plain backtracking here. *Generated*: what the generators of `sy
 
 from collections.abc import Iterator
 from functools import cache
-from itertools import permutations
-from math import prod
 
 import numpy as np
 import pytest
 import torch
 from jaxtyping import Bool, Int64
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.automorphisms import (
     edge_labels,
@@ -26,53 +24,18 @@ from pipeline.automorphisms import (
 )
 from pipeline.graph_kinds import NodeKind
 from pipeline.parameter_graph import GraphTemplate
-from pipeline.symmetry import TOLERANCE, random_values, run
-from pipeline.symmetry_group import symmetry_group
 from pipeline.tracing import trace
 from tiny_networks import Wired
 from tiny_operations import ALL, traced
+from value_permutations import axis_products, generated, preserving
 
-AT_ONCE = 2**12
-NUM_INPUTS = 41
 MOST_PRODUCTS = 60_000
 HIDDEN = set(NodeKind) - {NodeKind.INPUT, NodeKind.OUTPUT, NodeKind.POSITION, NodeKind.TOKEN}
 
 
-def axis_products(template: GraphTemplate) -> Int64[np.ndarray, "products num_values"]:
-    """Every product of permutations of the axes of all tensors, as positions in ``values``; of too many, some."""
-    axes = [list(permutations(range(size))) for slot in template.tensors for size in slot.shape]
-    total = prod(map(len, axes))
-    chosen = np.arange(total) if total <= MOST_PRODUCTS else np.random.default_rng(0).integers(0, total, MOST_PRODUCTS)
-    places = np.unravel_index(chosen, [len(orders) for orders in axes]) if axes else ()
-    table, axis = np.empty((len(chosen), template.num_values), dtype=np.int64), 0
-    for slot in template.tensors:
-        numbers = np.zeros((len(chosen), *slot.shape), dtype=np.int64)
-        for place, size in enumerate(slot.shape):
-            orders = np.array(axes[axis], dtype=np.int64)[places[axis]]
-            stride = prod(slot.shape[place + 1 :])
-            numbers += stride * orders.reshape(-1, *(size if here == place else 1 for here in range(len(slot.shape))))
-            axis += 1
-        table[:, slot.place] = slot.offset + numbers.reshape(len(chosen), -1)
-    return table
-
-
-def preserving(name: str, moves: Int64[np.ndarray, "n num_values"]) -> Bool[np.ndarray, " n"]:
-    """Which permutations of random values leave the outputs of the module unchanged."""
-    template = traced(name)[1]
-    network = ALL[name].build().double().eval()
-    rng = np.random.default_rng(1)
-    values = random_values(template, rng)
-    inputs = torch.from_numpy(rng.standard_normal((NUM_INPUTS, *ALL[name].shape)))
-    expected = run(network, template, values, inputs)
-
-    def outputs(permuted: Tensor) -> Tensor:
-        tensors = {name: permuted[slot.place].reshape(slot.shape) for slot in template.tensors for name in slot.names}
-        return torch.func.functional_call(network, tensors, (inputs,))
-
-    many = torch.vmap(outputs)
-    found = [many(values[torch.from_numpy(some)]) for some in np.array_split(moves, len(moves) // AT_ONCE + 1)]
-    change = (torch.cat(found) - expected).abs().flatten(1).amax(dim=1)
-    return (change < TOLERANCE * expected.abs().max()).numpy()
+def unchanged(name: str, moves: Int64[np.ndarray, "n num_values"]) -> Bool[np.ndarray, " n"]:
+    """Which permutations of random values leave the outputs of a tiny network unchanged."""
+    return preserving(ALL[name].build().double().eval(), traced(name)[1], ALL[name].shape, moves)
 
 
 def automorphisms(template: GraphTemplate, kinds: set[NodeKind]) -> set[bytes]:
@@ -118,20 +81,6 @@ def automorphisms(template: GraphTemplate, kinds: set[NodeKind]) -> set[bytes]:
     }
 
 
-def generated(template: GraphTemplate) -> set[bytes]:
-    """All products of the generators of the symmetry group, as permutations of the values."""
-    generators = [permute_values(template, relabelling) for relabelling in symmetry_group(template).generators]
-    found = {np.arange(template.num_values).tobytes()}
-    newest = list(found)
-    while newest:
-        products = {
-            np.frombuffer(before, dtype=np.int64)[generator].tobytes() for before in newest for generator in generators
-        }
-        newest = list(products - found)
-        found |= products
-    return found
-
-
 @cache
 def hidden_automorphisms(name: str) -> set[bytes]:
     return automorphisms(traced(name)[1], HIDDEN)
@@ -139,8 +88,8 @@ def hidden_automorphisms(name: str) -> set[bytes]:
 
 @pytest.mark.parametrize("name", ALL)
 def test_products_of_axis_permutations_preserve_the_function_exactly_if_they_are_automorphisms(name: str) -> None:
-    products = axis_products(traced(name)[1])
-    found = {row.tobytes() for row in products[preserving(name, products)]}
+    products = axis_products(traced(name)[1], MOST_PRODUCTS)
+    found = {row.tobytes() for row in products[unchanged(name, products)]}
     expected = hidden_automorphisms(name) & {row.tobytes() for row in products}
     assert found == expected
 
@@ -149,7 +98,7 @@ def test_products_of_axis_permutations_preserve_the_function_exactly_if_they_are
 def test_every_automorphism_preserves_the_function(name: str) -> None:
     """Those too that exchange values of different tensors, as between two branches."""
     moves = np.stack([np.frombuffer(moved, dtype=np.int64) for moved in hidden_automorphisms(name)])
-    assert preserving(name, moves).all()
+    assert unchanged(name, moves).all()
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -181,7 +181,7 @@ REFUSED_ON_VECTORS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "dropout that never stops": (
         lambda: hidden(lambda net, x: functional.dropout(net.hidden(x))),
-        "aten.native_dropout",
+        "aten.dropout",
     ),
     "multiplied by nothing": (
         lambda: hidden(lambda net, x: net.hidden(x) * 0),
