@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from pipeline.file_records import sha256
 from pipeline.graph_kinds import EdgeKind, NodeKind, Operation, Step
 from pipeline.parameter_graph import Block, GraphTemplate, NodeSet, Region
 from pipeline.template_rules import MAX_NUMBERS, check_template
@@ -75,6 +76,7 @@ def read_document(text: str) -> GraphTemplate:
             f"not the text of a template: found {text[place : place + 40]!r} at character {place}; the canonical form "
             f"has {canonical[place : place + 40]!r}"
         )
+    vars(template)["digest"] = sha256(text.encode())  # what it would compute by writing the text once more
     return template
 
 

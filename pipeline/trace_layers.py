@@ -74,7 +74,9 @@ def layer(
             )
         return nodes
 
-    digest = hashlib.sha256(np.ascontiguousarray(values)).digest()  # the numbers themselves would take 8 bytes a value
+    digest = hashlib.sha256(
+        np.ascontiguousarray(values).data
+    ).digest()  # the numbers themselves would take 8 bytes a value
     key = ("layer", kinds, digest, biases, geometry, read.map_size, entries.key)
     return builder.once(key, make)
 
