@@ -4,11 +4,11 @@ Reads   chains of steps, and what a node computes, ``[n, 1, *map]``
 Writes  the same after the chain
 """
 
-import torch
 from jaxtyping import Num
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.elementwise import ELEMENTWISE
 from pipeline.graph_kinds import Chain, Operation, Step
 
 MAX_POOLS = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
@@ -35,56 +35,7 @@ def after_chain(chain: Chain, x: Num[Tensor, "n c ..."]) -> Tensor:
 
 def _on_elements(step: Step, x: Tensor) -> Tensor:
     """An operation on every element by itself."""
-    settings = {name: numbers[0] for name, numbers in step.settings}
-    match step.operation:
-        case Operation.RELU:
-            return x.relu()
-        case Operation.TANH:
-            return x.tanh()
-        case Operation.SIGMOID:
-            return x.sigmoid()
-        case Operation.GELU:
-            return functional.gelu(x, approximate="tanh" if settings["tanh"] else "none")
-        case Operation.SILU:
-            return functional.silu(x)
-        case Operation.LEAKY_RELU:
-            return functional.leaky_relu(x, settings["negative_slope"])
-        case Operation.ELU:
-            alpha, scale, input_scale = settings["alpha"], settings["scale"], settings["input_scale"]
-            return scale * torch.where(x > 0, x, alpha * torch.expm1(x * input_scale))
-        case Operation.SIN:
-            return x.sin()
-        case Operation.COS:
-            return x.cos()
-        case Operation.EXP:
-            return x.exp()
-        case Operation.LOG:
-            return x.log()
-        case Operation.ABS:
-            return x.abs()
-        case Operation.SIGN:
-            return x.sign()
-        case Operation.SQUARE_ROOT:
-            return x.sqrt()
-        case Operation.RECIPROCAL:
-            return x.reciprocal()
-        case Operation.POWER:
-            return x.pow(settings["exponent"])
-        case Operation.SOFTPLUS:
-            return functional.softplus(x, settings["beta"], settings["threshold"])
-        case Operation.MISH:
-            return functional.mish(x)
-        case Operation.HARD_SIGMOID:
-            return functional.hardsigmoid(x)
-        case Operation.HARD_SWISH:
-            return functional.hardswish(x)
-        case Operation.CLAMP:
-            return x.clamp(settings["low"], settings["high"])
-        case Operation.SCALE:
-            return x * settings["number"]
-        case Operation.SHIFT:
-            return x + settings["number"]
-    raise AssertionError(f"no meaning is written down for {step.operation!r}")
+    return ELEMENTWISE[step.operation].function(x, **{name: numbers[0] for name, numbers in step.settings})
 
 
 def _on_map(step: Step, x: Tensor) -> Tensor:

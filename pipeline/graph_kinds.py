@@ -123,6 +123,7 @@ class Operation(IntEnum):
     UPSAMPLE_NEAREST = 35
     UPSAMPLE_LINEAR = 36
     SIGN = 37
+    ERF = 38
 
 
 @dataclass(frozen=True, kw_only=True)

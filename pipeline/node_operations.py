@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float64, Int64
 
 from pipeline.channel_reading import channel_axes, pieces, read, unshared, whole
+from pipeline.elementwise import ELEMENTWISE
 from pipeline.graph_builder import Entries, GraphBuilder, map_axes, map_extents
 from pipeline.graph_kinds import MAX_RANK, NO_BOUND, EdgeKind, NodeKind, Operation, Step
 from pipeline.traced_tensor import SHARED, ZERO, Call, Carried, Constant, Operand, UnsupportedError, Weights
@@ -120,27 +121,9 @@ def _with_number(
 
 def pad_safe(builder: GraphBuilder, call: Call, operand: Carried, step: Step) -> Carried:
     """The elements after a step; padding stays zero only under steps that keep zero, and is joined before others."""
-    if step.operation not in KEEPS_ZERO and bool((operand.node < 0).any()):
+    if not ELEMENTWISE[step.operation].keeps_zero and bool((operand.node < 0).any()):
         operand = whole(builder, call, operand, channel_axes([operand], operand.node.ndim))
     return builder.passed(operand, step)
-
-
-KEEPS_ZERO = {
-    Operation.RELU,
-    Operation.TANH,
-    Operation.GELU,
-    Operation.SILU,
-    Operation.LEAKY_RELU,
-    Operation.ELU,
-    Operation.SIN,
-    Operation.SCALE,
-    Operation.ABS,
-    Operation.MISH,
-    Operation.HARD_SWISH,
-    Operation.SQUARE_ROOT,
-    Operation.SIGN,
-}
-"""Operations that make zero of zero."""
 
 
 def _multiplied(

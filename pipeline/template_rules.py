@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Int64
 
 from pipeline.edge_rules import ONES, RETURNED, Sites, check_block, check_range, check_values, check_writes
+from pipeline.elementwise import ELEMENTWISE
 from pipeline.graph_kinds import MAX_RANK, EdgeKind, NodeKind, Operation, Step
 from pipeline.parameter_graph import GraphTemplate
 from pipeline.value_layout import INTEGER_DTYPES
@@ -28,43 +29,21 @@ MAX_EDGES = 2**27
 
 POOLING = ("kernel_size", "map_size", "padding", "stride")
 SETTINGS: dict[Operation, tuple[str, ...]] = {
-    Operation.RELU: (),
-    Operation.TANH: (),
-    Operation.SIGMOID: (),
-    Operation.GELU: ("tanh",),
-    Operation.SILU: (),
-    Operation.LEAKY_RELU: ("negative_slope",),
-    Operation.ELU: ("alpha", "input_scale", "scale"),
-    Operation.SIN: (),
+    **{operation: record.settings for operation, record in ELEMENTWISE.items()},
     Operation.MAX_POOL: ("ceil_mode", "dilation", *POOLING),
     Operation.AVERAGE_POOL: ("ceil_mode", "count_include_pad", *POOLING),
     Operation.GLOBAL_AVERAGE_POOL: ("map_size",),
     Operation.ADAPTIVE_AVERAGE_POOL: ("map_size", "output_size"),
+    Operation.ADAPTIVE_MAX_POOL: ("map_size", "output_size"),
+    Operation.UPSAMPLE_NEAREST: ("map_size", "output_size"),
+    Operation.UPSAMPLE_LINEAR: ("align_corners", "map_size", "output_size"),
     Operation.SOFTMAX: ("axes", "map_size"),
     Operation.LOG_SOFTMAX: ("axes", "map_size"),
-    Operation.SCALE: ("number",),
-    Operation.SHIFT: ("number",),
-    Operation.POWER: ("exponent",),
-    Operation.EXP: (),
-    Operation.LOG: (),
-    Operation.ABS: (),
-    Operation.COS: (),
-    Operation.SOFTPLUS: ("beta", "threshold"),
-    Operation.MISH: (),
-    Operation.HARD_SIGMOID: (),
-    Operation.HARD_SWISH: (),
-    Operation.CLAMP: ("high", "low"),
-    Operation.SQUARE_ROOT: (),
-    Operation.RECIPROCAL: (),
     Operation.MEAN: ("axes", "map_size"),
     Operation.SUM: ("axes", "map_size"),
     Operation.MAXIMUM: ("axes", "map_size"),
-    Operation.ADAPTIVE_MAX_POOL: ("map_size", "output_size"),
     Operation.STANDARDISE: ("axes", "eps", "map_size"),
     Operation.ROOT_MEAN_SQUARE: ("axes", "eps", "map_size"),
-    Operation.UPSAMPLE_NEAREST: ("map_size", "output_size"),
-    Operation.UPSAMPLE_LINEAR: ("align_corners", "map_size", "output_size"),
-    Operation.SIGN: (),
 }
 """The settings of each operation, sorted."""
 PER_AXIS = {"kernel_size", "stride", "padding", "dilation", "map_size", "output_size"}

@@ -153,6 +153,21 @@ def power(builder: GraphBuilder, call: Call) -> Carried:
     return activation(builder, call, Operation.POWER, exponent=float(exponent))
 
 
+def less_one(builder: GraphBuilder, call: Call) -> Carried:
+    """``exp(x) - 1``."""
+    return pad_safe(builder, call, activation(builder, call, Operation.EXP), _shift(-1.0))
+
+
+def one_more(builder: GraphBuilder, call: Call) -> Carried:
+    """``log(1 + x)``."""
+    operand = pad_safe(builder, call, carried(builder, call, first_argument(call)), _shift(1.0))
+    return builder.passed(operand, Step(operation=Operation.LOG))
+
+
+def _shift(number: float) -> Step:
+    return Step(operation=Operation.SHIFT, settings=(("number", (number,)),))
+
+
 _aten = torch.ops.aten
 
 
@@ -180,6 +195,7 @@ POINTWISE: dict[Any, Rule] = {
     _aten.log.default: _acts(Operation.LOG),
     _aten.abs.default: _acts(Operation.ABS),
     _aten.sign.default: _acts(Operation.SIGN),
+    _aten.erf.default: _acts(Operation.ERF),
     _aten.sqrt.default: _acts(Operation.SQUARE_ROOT),
     _aten.reciprocal.default: _acts(Operation.RECIPROCAL),
     _aten.rsqrt.default: _acts(Operation.POWER, exponent=-0.5),
@@ -196,6 +212,8 @@ POINTWISE: dict[Any, Rule] = {
     _aten.clamp.default: per_example(partial(clamp, low="min", high="max")),
     _aten.clamp_min.default: per_example(partial(clamp, low="min", high="")),
     _aten.clamp_max.default: per_example(partial(clamp, low="", high="max")),
+    _aten.expm1.default: per_example(less_one),
+    _aten.log1p.default: per_example(one_more),
     _aten.gelu.default: per_example(gelu),
     _aten.neg.default: per_example(negative),
     _aten.glu.default: per_example(gated, runs_over=_halved),

@@ -6,10 +6,13 @@ import torch
 
 from hand_built import HAND_BUILT, WIDTH, embedded_words, masked_attention, residual_layer_norm, selected
 from networks import FACTORIES, template_of
-from pipeline.graph_kinds import EdgeKind, Operation, Step
+from pipeline.graph_kinds import EdgeKind, NodeKind, Operation, Step
 from pipeline.parameter_graph import GraphTemplate, coordinates, relative_coordinates
 from pipeline.template_rules import SETTINGS
 from training.graph_layout import (
+    NUM_EDGE_KINDS,
+    NUM_NODE_KINDS,
+    NUM_OPERATIONS,
     STEP_SETTINGS,
     Encoding,
     GraphLayout,
@@ -157,3 +160,9 @@ def test_a_small_eps_is_seen() -> None:
 def test_a_setting_without_a_column_is_not_dropped_in_silence() -> None:
     with pytest.raises(AssertionError, match="has no column"):
         step_features(Step(operation=Operation.SCALE, settings=(("unheard_of", (1.0,)),)))
+
+
+def test_embeddings_have_room_for_all_kinds_and_operations() -> None:
+    assert len(NodeKind) <= NUM_NODE_KINDS
+    assert len(EdgeKind) <= NUM_EDGE_KINDS
+    assert max(Operation) < NUM_OPERATIONS

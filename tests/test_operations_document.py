@@ -213,7 +213,7 @@ def test_the_example_adds_an_operation(tmp_path: Path) -> None:
 
 
 def test_the_page_names_all_places_of_an_operation() -> None:
-    """Those of SIGN, line by line, and no file of the packages speaks of it that the page does not name."""
+    """Those of ERF, line by line, and no file of the packages speaks of it that the page does not name."""
     named = set()
     for file, line, _ in ([cell.strip("`") for cell in row] for row in table_after("places")):
         assert line in (ROOT / file).read_text(), f"{file} has no {line}"
@@ -222,7 +222,7 @@ def test_the_page_names_all_places_of_an_operation() -> None:
         path.relative_to(ROOT).as_posix()
         for package in ("pipeline", "training", "analysis")
         for path in (ROOT / package).rglob("*.py")
-        if re.search(r"\bSIGN\b", path.read_text())
+        if re.search(r"\bERF\b", path.read_text())
     }
     assert speaking == {file for file in named if file.endswith(".py")}
 

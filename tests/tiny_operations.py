@@ -380,6 +380,14 @@ OPERATIONS: dict[str, Tiny] = {
         ),
         shape=(2,),
     ),
+    "error function": Tiny(
+        build=lambda: Wired(
+            lambda net, x: net.last(net.first(x).erf() + net.first(x).expm1() + net.first(x).abs().log1p()),
+            first=nn.Linear(2, 3),
+            last=nn.Linear(3, 1),
+        ),
+        shape=(2,),
+    ),
     "sums over neurons and positions": Tiny(
         build=lambda: Wired(
             lambda net, x: (lambda h: h * net.head(h).mean(dim=(1, 2), keepdim=True))(net.conv(x).tanh()).sum(1),

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from pipeline.graph_kinds import NodeKind
 from training.graph_layout import (
     BLOCK_FEATURES,
     NUM_EDGE_KINDS,
+    NUM_NODE_KINDS,
     NUM_OPERATIONS,
     SLOT_FEATURES,
     STEP_FEATURES,
@@ -52,7 +52,7 @@ class NodeEncoder(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.kind = nn.Embedding(len(NodeKind), width)
+        self.kind = nn.Embedding(NUM_NODE_KINDS, width)
         self.depth = nn.Linear(2, width, bias=False)
         self.rank = nn.Linear(2 * RANK_FREQUENCIES, width, bias=False)
         self.mix = nn.Sequential(nn.SiLU(), nn.Linear(width, width))

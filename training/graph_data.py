@@ -21,7 +21,7 @@ from pipeline.graph_store import GraphDataset, open_graphs
 from training.encoders import robust_scale
 from training.epoch_plan import EpochPlan, MicroBatch, PlanSettings, plan_evaluation, plan_training
 from training.graph_batch import GraphBatch, batch_graphs
-from training.graph_layout import fan_in
+from training.graph_layout import NUM_EDGE_KINDS, fan_in
 
 GRAPHS_FOR_SCALE = 500
 """Graphs, spread evenly over the training rows, that the value scale is measured on."""
@@ -223,7 +223,7 @@ def numeric_column(table: pa.Table, column: str, path: str) -> Float64[np.ndarra
 
 def value_scale(graphs: GraphDataset, rows: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " num_edge_kinds"]:
     """The robust size of ``w * sqrt(fan_in)`` of every edge kind over these graphs; 1 for kinds that do not occur or
-    carry no values."""
+    carry no values, and for those to come."""
     sizes: dict[EdgeKind, list[Tensor]] = {kind: [] for kind in EdgeKind}
     for row in rows.tolist():
         graph = graphs[row]
@@ -231,4 +231,8 @@ def value_scale(graphs: GraphDataset, rows: Int64[np.ndarray, " n"]) -> Float64[
             if block.kind.carries_value:
                 values = graph.values[block.value_index.reshape(-1)]
                 sizes[block.kind].append(torch.from_numpy(values * np.float32(fan_in(block) ** 0.5)))
-    return np.array([robust_scale(torch.cat(sizes[kind])) if sizes[kind] else 1.0 for kind in EdgeKind])
+    scale = np.ones(NUM_EDGE_KINDS)
+    for kind, mine in sizes.items():
+        if mine:
+            scale[kind] = robust_scale(torch.cat(mine))
+    return scale

@@ -19,14 +19,14 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from pipeline.graph_kinds import MAX_RANK, EdgeKind, Operation, Step
+from pipeline.graph_kinds import MAX_RANK, EdgeKind, Step
 from pipeline.parameter_graph import Block, GraphTemplate, relative_coordinates, right_align
 
 # G = groups, O = targets a group, I = edges a target and group (sources, or sources x taps), S = slots an edge, Q = G
 # or 1, R = I or 1
 
-NUM_EDGE_KINDS = len(EdgeKind)
-NUM_OPERATIONS = max(Operation) + 1
+NUM_NODE_KINDS, NUM_EDGE_KINDS, NUM_OPERATIONS = 16, 32, 64
+"""Rows of a metanetwork's embeddings: room for kinds and operations to come, so that checkpoints outlive them."""
 SITE_FEATURES = 2 * MAX_RANK + 1
 SLOT_FEATURES = MAX_RANK + 2 * SITE_FEATURES
 """Tap coordinates relative to the kernel, each from -1 to 1; what is read of the source, and what is written of the
