@@ -5,8 +5,8 @@
 Reads   the tiny networks of `tests.atlas_networks`, made of the architectures in `transformers`
 Writes  docs/symmetry_atlas.md
 
-Every network is traced and its graph checked against it; what `trace` or `check` refuses is in the table with the
-error. Takes some minutes on one core.
+Every network is traced, and its graph checked against it. What `trace` refuses is in the table with the error; a wrong
+graph ends the program. Takes some minutes on one core.
 """
 
 from collections import Counter
@@ -15,6 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import torch
+import transformers
 from tqdm import tqdm
 
 from pipeline.symmetry import check
@@ -35,8 +36,8 @@ Tiny configurations with random weights of architectures in [transformers](https
 each traced to its parameter graph (`pipeline.tracing.trace`), and the graph tested against the network
 (`pipeline.symmetry.check`). The group is that of all relabellings of neurons that preserve the function whatever the
 weights: S(n) exchanges n neurons freely, `A wr S(n)` exchanges n rows (heads, groups) and in each, on its own, what A
-allows, G(n) is a group of order n found by search. Inert tensors, under the last two parts of their names, are those of
-which some values never have an influence.
+allows, G(n) is a group of order n found by search. Inert tensors are those of which some values never have an
+influence; they stand under the ends of their names, without numbers.
 """
 SUPPORTED = """
 ## Supported
@@ -65,25 +66,34 @@ class AtlasEntry:
 def main() -> None:
     """Trace and check them all, and write the atlas."""
     torch.set_num_threads(1)
-    entries = [entry_of(network) for network in tqdm(NETWORKS)]
+    transformers.logging.set_verbosity_error()
+    entries: list[AtlasEntry] = []
+    for network in (bar := tqdm(NETWORKS)):
+        bar.set_description(network.family)
+        entries.append(entry_of(network))
     supported = [entry.line for entry in entries if entry.supported]
     refused = [entry.line for entry in entries if not entry.supported]
-    ATLAS.write_text("".join([TITLE, SUPPORTED, *supported, REFUSED, *refused]), encoding="utf-8")
+    counts = f"\n{len(supported)} networks are supported and {len(refused)} refused.\n"
+    ATLAS.write_text("".join([TITLE, counts, SUPPORTED, *supported, REFUSED, *refused]), encoding="utf-8")
 
 
 def entry_of(network: AtlasNetwork) -> AtlasEntry:
-    """Trace one network and check its graph."""
+    """Trace one network, and check its graph.
+
+    Raises:
+        ValueError: the graph is wrong.
+    """
     module, example = network.build(), network.example()
-    parts = ", ".join(name.rpartition(".")[2] for name in network.removed)
-    family = f"{network.family}, without {parts}" if parts else network.family
+    removed = ", ".join(name.rpartition(".")[2] for name in network.removed)
+    names = [f"{network.family}, without {removed}" if removed else network.family, f"`{network.model}`"]
     try:
         template = trace(module, example)
-        report = check(module, template, example)
     except ValueError as error:
-        return AtlasEntry(line=row(family, f"`{network.model}`", shortened(str(error))), supported=False)
+        return AtlasEntry(line=row(*names, shortened(str(error))), supported=False)
+    report = check(module, template, example)
     sizes = [f"{size:,}" for size in (template.num_nodes, template.num_edges, template.num_values)]
-    group = [rounded(report.group_order), report.group, summary(report.inert)]
-    return AtlasEntry(line=row(family, f"`{network.model}`", *sizes, *group), supported=True)
+    line = row(*names, *sizes, rounded(report.group_order), report.group, summary(report.inert))
+    return AtlasEntry(line=line, supported=True)
 
 
 def row(*cells: str) -> str:
@@ -103,9 +113,9 @@ def rounded(order: int) -> str:
 
 
 def summary(names: tuple[str, ...]) -> str:
-    """The last two parts of names, each pair once with how many names share it."""
-    counts = Counter(".".join(name.split(".")[-2:]) for name in names)
-    return ", ".join(f"`{ending}`" if count == 1 else f"`{ending}` x{count}" for ending, count in counts.items())
+    """The ends of names without numbers, each once with how many names have it."""
+    counts = Counter(".".join([part for part in name.split(".") if not part.isdigit()][-3:]) for name in names)
+    return ", ".join(f"`{end}` x{count}" if count > 1 else f"`{end}`" for end, count in counts.items())
 
 
 if __name__ == "__main__":

@@ -67,13 +67,15 @@ def _role(tensor: Carried, axis: int) -> str:
         return "positions"
     length = tensor.shape[axis] - 1
     node, chain = (without_copies(part, but=axis) for part in (tensor.node, tensor.chain))
-    before, after = node.narrow(axis, 0, length), node.narrow(axis, 1, length)
-    padding = (before == ZERO) | (after == ZERO)
-    if padding.all():
+    node, chain = torch.broadcast_tensors(node, chain)
+    place = torch.arange(tensor.shape[axis]).reshape(-1, *(1 for _ in node.shape[axis + 1 :])).expand(node.shape)
+    last = torch.where(node == ZERO, -1, place).cummax(axis).values  # padding is passed over
+    before = last.narrow(axis, 0, length)
+    here = (node.narrow(axis, 1, length) != ZERO) & (before >= 0)
+    if not here.any():
         return "positions"
-    other_chain = chain.narrow(axis, 0, length) != chain.narrow(axis, 1, length)
-    differ, padding = torch.broadcast_tensors((before != after) | other_chain, padding)
-    differ = differ[~padding]
+    others = [part.gather(axis, before.clamp(min=0)) != part.narrow(axis, 1, length) for part in (node, chain)]
+    differ = (others[0] | others[1])[here]
     return "channels" if differ.all() else "mixed" if differ.any() else "positions"
 
 

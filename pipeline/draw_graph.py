@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from pipeline.graph_outline import counted, outline
+from pipeline.drawing_words import counted
+from pipeline.graph_outline import outline
 from pipeline.parameter_graph import GraphTemplate
 from pipeline.whole_files import write_file
 

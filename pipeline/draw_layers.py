@@ -18,6 +18,8 @@ from pipeline.drawing_canvas import (
     FILL,
     INK,
     LINE,
+    ON_THE_WAY,
+    PAPER,
     PLAIN,
     STEPS,
     VALUED,
@@ -26,76 +28,31 @@ from pipeline.drawing_canvas import (
     box,
     head,
     line,
-    name_lines,
     packed,
     width_of,
     write,
 )
 from pipeline.drawing_layout import Band, bands, lane_heights
-from pipeline.graph_kinds import NodeKind, Operation
-from pipeline.graph_outline import Bundle, Outline, counted
+from pipeline.drawing_words import counted
+from pipeline.edge_bundles import Bundle
+from pipeline.graph_kinds import NodeKind
+from pipeline.graph_outline import Outline
+from pipeline.layer_cells import Arrival, Cell, constant_lines, measured, stack, statistics_lines
 
-MOST_WIDTH = 14.5
+MOST_WIDTH = 16.0
 """Of a band, in inches."""
 TURN, HEAD_ROOM, LANE_GAP = 0.42, 0.14, 0.16
 ROW = 0.33
 """Height of a bias node under a box."""
 PILL = 0.38
 """Height of statistics over a box."""
-STATISTICS = {Operation.STANDARDISE: "mean, deviation", Operation.ROOT_MEAN_SQUARE: "root mean square"}
-
-
-@dataclass(kw_only=True)
-class Arrival:
-    """An arrow where it arrives."""
-
-    bundle: Bundle
-    over: list[str]
-    """Lines above the arrow: operations."""
-    under: list[str]
-    height: float = 0.0
-    """Over the middle of the lane."""
-
-    @property
-    def above(self) -> float:
-        return max(1, len(self.over)) * LINE + 0.03
-
-    @property
-    def below(self) -> float:
-        return len(self.under) * LINE + 0.05
-
-    @property
-    def width(self) -> float:
-        return max(width_of(words, 7.5) for words in self.over + self.under)
-
-
-@dataclass(kw_only=True)
-class Cell:
-    """A node set with what stands beside it, measured from the middle of its lane."""
-
-    number: int
-    title: list[str]
-    lines: list[str]
-    arrivals: list[Arrival] = field(default_factory=list)
-    top: float = 0.0
-    """Of the box."""
-    foot: float = 0.0
-    """Of the box; negative."""
-    constants: list[int] = field(default_factory=list)
-    """Bias nodes and positions, under the box."""
-    statistics: int = -1
-    statistics_height: float = 0.0
-    statistics_arrivals: list[Arrival] = field(default_factory=list)
-    above: float = 0.0
-    below: float = 0.0
-    width: float = 0.0
 
 
 def draw_layers(axes: Axes, outline: Outline, origin: Point) -> Point:
     """Draw a network downwards from the origin; the width and the height it took."""
     links = sorted({(b.source, outline.beside.get(b.target, b.target)) for b in outline.bundles})
     links = [(source, target) for source, target in links if source not in outline.beside]
-    cells = {number: _cell(outline, number) for number in outline.column}
+    cells = {number: measured(outline, number) for number in outline.column}
     labels, boxes = _widths(outline, cells)
     widths = [TURN + label + width for label, width in zip(labels, boxes, strict=True)]
     y, right = origin[1], 0.0
@@ -110,55 +67,12 @@ def draw_layers(axes: Axes, outline: Outline, origin: Point) -> Point:
 def layers_legend(outline: Outline) -> Legend:
     """What the colours of a drawing mean."""
     kinds = sorted({nodes.kind for nodes in outline.template.node_sets}, key=list(FILL).index)
-    lines = [(VALUED, "edges with values, thicker where there are more")]
+    lines = [(VALUED, "edges with values")]
     if any(not bundle.kind.carries_value for bundle in outline.bundles):
         lines.append((PLAIN, "edges without a value"))
     steps = any(bundle.operations for bundle in outline.bundles) or any(outline.ends.values())
-    return Legend(kinds=kinds, lines=lines, words=[(STEPS, "abc", "operations on the way")] if steps else [])
-
-
-def _cell(outline: Outline, number: int) -> Cell:
-    """A node set measured, before anything is placed."""
-    beside = [other for other, owner in outline.beside.items() if owner == number]
-    kinds = [outline.template.node_sets[other].kind for other in beside]
-    cell = Cell(number=number, title=name_lines(outline.title(number)), lines=[outline.size(number)])
-    cell.constants = [o for o, kind in zip(beside, kinds, strict=True) if kind != NodeKind.STATISTICS]
-    cell.statistics = next((o for o, k in zip(beside, kinds, strict=True) if k == NodeKind.STATISTICS), -1)
-    cell.arrivals = [arrival(b) for b in outline.into(number) if b.source not in beside]
-    if cell.statistics >= 0:
-        cell.statistics_arrivals = [arrival(bundle) for bundle in outline.into(cell.statistics)]
-    words = [width_of(title, 8.5, "bold") for title in cell.title] + [width_of(words, 7.5) for words in cell.lines]
-    for place, other in enumerate(reversed(cell.constants)):
-        lines = constant_lines(outline, other)
-        words.append(max(width_of(text, 7.0) for text in lines) + 0.24 * place + 0.2)
-    if cell.statistics >= 0:
-        words.append(max(width_of(text, 7.0) for text in statistics_lines(outline, cell.statistics)))
-    cell.width = max(0.8, max(words) + 0.2)
-    return cell
-
-
-def arrival(bundle: Bundle) -> Arrival:
-    """The words of an arrow."""
-    under = [*packed(bundle.words), counted(bundle.num_edges, "edge", "edges")]
-    return Arrival(bundle=bundle, over=packed(bundle.operations), under=under)
-
-
-def constant_lines(outline: Outline, number: int) -> list[str]:
-    """What is said beside a bias node or a table of positions."""
-    bundles = [bundle for bundle in outline.bundles if bundle.source == number]
-    counts = sorted({bundle.num_edges for bundle in bundles})
-    words = [", ".join(bundle.words) for bundle in bundles]
-    if len(counts) > 1:
-        return [f"{text}: {bundle.num_edges:,}" for text, bundle in zip(words, bundles, strict=True)]
-    times = f"{len(bundles)} × " if len(bundles) > 1 else ""
-    return [", ".join(words), times + counted(counts[0], "edge", "edges")]
-
-
-def statistics_lines(outline: Outline, number: int) -> list[str]:
-    """What is said in a box of statistics."""
-    nodes = outline.template.node_sets[number]
-    chain = outline.template.chains[nodes.chain]
-    return [outline.size(number), *(STATISTICS.get(step.operation, "softmax") for step in chain)]
+    words = [(FAINT, "◢", "lines are thicker where they stand for more edges")]
+    return Legend(kinds=kinds, lines=lines, words=words + [(STEPS, "abc", ON_THE_WAY)] * steps)
 
 
 def _widths(outline: Outline, cells: dict[int, Cell]) -> tuple[list[float], list[float]]:
@@ -225,7 +139,7 @@ class _BandPicture:
         cell.arrivals.sort(key=lambda arrival: self._comes_from(arrival.bundle, cell.number))
         lanes = [self._comes_from(arrival.bundle, cell.number) for arrival in cell.arrivals]
         own = self.band.lane[cell.number]
-        _stack(cell.arrivals, min(range(len(lanes)), key=lambda place: (abs(lanes[place] - own), place), default=0))
+        stack(cell.arrivals, min(range(len(lanes)), key=lambda place: (abs(lanes[place] - own), place), default=0))
         heights = [arrival.height for arrival in cell.arrivals] or [0.0]
         if len(heights) > 1:
             cell.top, cell.foot = max(0.2, max(heights) + 0.2), min(-0.2, min(heights) - 0.2)
@@ -283,11 +197,12 @@ class _BandPicture:
             count = self.outline.template.node_sets[number].count
             x = left + 0.13 + 0.24 * (len(cell.constants) - 1 - place)
             centre = (x, foot - 0.1 - ROW * (place + 0.5))
-            edge = FILL[kind][1]
+            carried = any(b.kind.carries_value for b in self.outline.bundles if b.source == number)
+            edge = VALUED if carried else PLAIN
             line(self.axes, [centre, (x, foot - 0.05)], edge, 1.2)
             head(self.axes, (x, foot - 0.005), edge, (0.0, 1.0))
             box(self.axes, kind, centre, max(0.2, width_of(str(count), 7.0) + 0.1), 0.2)
-            write(self.axes, centre, str(count), 7.0)
+            write(self.axes, centre, str(count), 7.0, PAPER if kind == NodeKind.BIAS else INK)
             lines = constant_lines(self.outline, number)
             start = left + 0.13 + 0.24 * (len(cell.constants) - 1) + 0.15
             for row, words in enumerate(lines):
@@ -357,13 +272,3 @@ class _BandPicture:
 
     def _kind(self, number: int) -> NodeKind:
         return self.outline.template.node_sets[number].kind
-
-
-def _stack(arrivals: Sequence[Arrival], first: int) -> None:
-    """Heights of arrivals, top to bottom, so that their words do not meet; that of one of them is 0."""
-    for place in range(first - 1, -1, -1):
-        upper, lower = arrivals[place], arrivals[place + 1]
-        upper.height = lower.height + lower.above + upper.below + 0.04
-    for place in range(first + 1, len(arrivals)):
-        upper, lower = arrivals[place - 1], arrivals[place]
-        lower.height = upper.height - upper.below - lower.above - 0.04

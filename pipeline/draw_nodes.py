@@ -3,10 +3,11 @@
 Reads   an `Outline` and perhaps values
 Writes  a drawing
 
-Edges with the same ends are bent apart. What the lines are stands under each column, so that no words lie among them.
+Edges with the same ends are bent apart. What the lines are, and which operations come before them, stands under the gap
+between two columns that they cross, and what the nodes are below it, so that no words lie among the lines.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,22 +20,24 @@ from matplotlib.path import Path as Curve
 from pipeline.drawing_canvas import (
     FAINT,
     FILL,
-    INK,
     LINE,
+    ON_THE_WAY,
     PLAIN,
     STEPS,
     VALUED,
     Legend,
     Point,
     dot,
+    head,
     name_lines,
-    packed,
     width_of,
     write,
 )
 from pipeline.drawing_layout import Band, bands, lane_heights
-from pipeline.graph_kinds import EdgeKind, NodeKind
-from pipeline.graph_outline import Outline, counted, number_words
+from pipeline.drawing_words import number_words
+from pipeline.graph_kinds import NodeKind
+from pipeline.graph_outline import Outline
+from pipeline.node_captions import Words, gap_caption, set_caption
 
 MOST_WIDTH = 14.5
 """Of a band, in inches."""
@@ -45,14 +48,11 @@ NEAREST = 1.55
 ASIDE = 0.5
 """From a node to the bias node beside it."""
 SIGNED = LinearSegmentedColormap.from_list(
-    "signed", [(0.0, "#8a3b04"), (0.25, "#e08214"), (0.5, "#e2e5e9"), (0.75, "#4f97cc"), (1.0, "#08306b")], 257
+    "signed", [(0.0, "#8a3b04"), (0.25, "#e08214"), (0.5, "#b3bac2"), (0.75, "#4f97cc"), (1.0, "#08306b")], 257
 )
-"""From the most negative value to the largest; told apart by every kind of colour vision."""
+"""From the most negative value to the largest, grey at 0; told apart by every kind of colour vision."""
 UNDEFINED = "#d0021b"
 """For values that are no numbers."""
-
-Words = tuple[str, str, str]
-"""Of a caption: a line, its colour, its weight."""
 
 
 def draw_nodes(
@@ -61,14 +61,16 @@ def draw_nodes(
     """Draw a network downwards from the origin; the width and the height it took."""
     links = sorted({(b.source, outline.beside.get(b.target, b.target)) for b in outline.bundles})
     links = [(source, target) for source, target in links if source not in outline.beside]
-    captions = {number: list(_caption(outline, number)) for number in outline.column}
-    widths = [NEAREST] * (max(outline.column.values()) + 1)
-    for number, column in outline.column.items():
-        needed = max(width_of(words, 7.5, weight) for words, _, weight in captions[number]) + 0.25
-        widths[column] = max(widths[column], needed)
+    captions = {number: list(set_caption(outline, number)) for number in outline.column}
+    gaps = {number: list(gap_caption(outline, number)) for number in outline.column}
+    lines = [line for caption in (*captions.values(), *gaps.values()) for line in caption]
+    widest = max(width_of(words, 7.5, weight) for words, _, weight in lines) + 0.25
+    widths = [max(NEAREST, widest)] * (max(outline.column.values()) + 1)
     y, right = origin[1], 0.0
     for band in bands(outline.column, links, widths, MOST_WIDTH):
-        picture = _BandPicture(axes=axes, outline=outline, band=band, widths=widths, captions=captions, values=values)
+        picture = _BandPicture(
+            axes=axes, outline=outline, band=band, widths=widths, captions=captions, gaps=gaps, values=values
+        )
         y -= picture.draw((origin[0], y)) + 0.3
         right = max(right, picture.right)
     if values is not None:
@@ -79,36 +81,14 @@ def draw_nodes(
 def nodes_legend(outline: Outline, values: Float32[np.ndarray, " num_values"] | None) -> Legend:
     """What the colours of a drawing mean."""
     kinds = sorted({nodes.kind for nodes in outline.template.node_sets}, key=list(FILL).index)
-    lines = [(VALUED, "edges with values")] if values is None else []
+    lines = [(VALUED, "edges with values")]
+    if values is not None:
+        lines = [(to_hex(SIGNED(0.92)), "edges with values: coloured by them, thicker the further they are from 0")]
     if any(not bundle.kind.carries_value for bundle in outline.bundles):
-        lines.append((PLAIN, "edges without a value"))
+        lines.append((PLAIN, "dashed: edges without a value"))
     steps = any(bundle.operations for bundle in outline.bundles) or any(outline.ends.values())
-    words = [(STEPS, "abc", "operations on the way")] if steps else []
+    words = [(STEPS, "abc", ON_THE_WAY)] if steps else []
     return Legend(kinds=kinds, lines=lines, words=words, small=True)
-
-
-def _caption(outline: Outline, number: int) -> Iterator[Words]:
-    """What stands under a column about one of its sets: what it is, and what its edges are."""
-    kind = outline.template.node_sets[number].kind
-    for title in name_lines(outline.title(number)):
-        yield title, FILL[kind][1], "bold"
-    yield outline.size(number), INK, "normal"
-    beside = [other for other, owner in outline.beside.items() if owner == number]
-    main = [bundle for bundle in outline.into(number) if bundle.source not in beside]
-    for bundle in main:
-        for words in packed(bundle.operations, 24):
-            yield words, STEPS, "normal"
-        origin = [f"from {outline.title(bundle.source)}"] if len(main) > 1 else []
-        for words in packed([*bundle.words, counted(bundle.num_edges, "edge", "edges"), *origin], 24):
-            yield words, INK, "normal"
-    for other in beside:
-        count = outline.template.node_sets[other].count
-        bundles = outline.into(other) + [bundle for bundle in outline.into(number) if bundle.source == other]
-        several = [counted(count, "position", "positions")] if count > 1 and not outline.into(other) else []
-        for words in packed([*several, *(f"{', '.join(b.words)}: {b.num_edges}" for b in bundles)], 24):
-            yield words, FAINT, "normal"
-    if number in outline.ends:
-        yield " → ".join(["", *outline.ends[number], "output"]).strip(), STEPS, "normal"
 
 
 def _largest(values: Float32[np.ndarray, " num_values"]) -> float:
@@ -137,6 +117,9 @@ class _BandPicture:
     band: Band
     widths: Sequence[float]
     captions: dict[int, list[Words]]
+    """Of every set, under its column."""
+    gaps: dict[int, list[Words]]
+    """Likewise, under the gap before it."""
     values: Float32[np.ndarray, " num_values"] | None
     place: dict[int, Point] = field(default_factory=dict)
     """Of every node of the band."""
@@ -211,18 +194,26 @@ class _BandPicture:
                     dot(self.axes, kinds[other].kind, self.place[node])
 
     def _draw_captions(self, top: float) -> float:
-        """Under every column, what it is; the height they take."""
+        """Under every gap, what its edges are, and under every column, what it is; the height they take."""
         lowest = top
-        for column, x in enumerate(self.centres):
-            members = [n for n, place in self.band.column.items() if place == column and n not in self.band.copies]
-            y = top
-            for number in sorted(members, key=lambda number: self.band.lane[number]):
-                for words, colour, weight in self.captions[number]:
-                    y -= LINE
-                    write(self.axes, (x, y), words, 7.5, colour, weight=weight)
-                y -= LINE / 2
-            lowest = min(lowest, y)
-        return top - lowest
+        for column, x in enumerate(self.centres[1:], start=1):
+            lowest = min(lowest, self._draw_tier(self.gaps, column, (self.centres[column - 1] + x) / 2, top - 0.04))
+            ends = (self.centres[column - 1] + 0.1, x - 0.1)
+            self.axes.plot(ends, (top, top), color=FAINT, linewidth=0.8, solid_capstyle="butt")
+            head(self.axes, (ends[1], top), FAINT)
+        below = lowest - LINE / 2
+        return top - min(self._draw_tier(self.captions, column, x, below) for column, x in enumerate(self.centres))
+
+    def _draw_tier(self, captions: dict[int, list[Words]], column: int, x: float, top: float) -> float:
+        """The words of all sets of a column, one under another; their foot."""
+        members = [n for n, place in self.band.column.items() if place == column and n not in self.band.copies]
+        y = top
+        for number in sorted(members, key=lambda number: self.band.lane[number]):
+            for words, colour, weight in captions[number]:
+                y -= LINE
+                write(self.axes, (x, y), words, 7.5, colour, weight=weight)
+            y -= LINE / 2
+        return y
 
     def _draw_edges(self) -> None:
         """All edges that end in the band, the strongest last."""
@@ -239,17 +230,17 @@ class _BandPicture:
             size[carried] = np.nan_to_num(np.abs(self.values[edges.value_index[carried]]))
         for order, edge in enumerate(chosen[np.argsort(size[chosen], kind="stable")].tolist()):
             ends = int(sets[source[edge]]), int(owners[sets[target[edge]]])
-            colour, width, dashed = self._ink(int(edges.value_index[edge]), EdgeKind(edges.kind[edge]))
+            colour, width, dashed = self._ink(int(edges.value_index[edge]))
             begin, end = self.place[int(source[edge])], self.place[int(target[edge])]
             apart = float(spread[edge] if ends in self.band.link_lane else bend[edge])
             self._draw_edge(begin, end, ends, apart, (colour, width, dashed), 2 + order * 1e-4)
 
-    def _ink(self, value: int, kind: EdgeKind) -> tuple[str, float, bool]:
+    def _ink(self, value: int) -> tuple[str, float, bool]:
         """Colour, width in points, and whether it is dashed."""
         if value < 0:
             return PLAIN, 0.9, True
         if self.values is None:
-            return (VALUED if kind not in CONSTANTS else FILL[NodeKind.BIAS][1]), 0.8, False
+            return VALUED, 0.8, False
         number = float(self.values[value])
         if not np.isfinite(number):
             return UNDEFINED, 1.0, False
@@ -288,9 +279,6 @@ class _BandPicture:
         self.axes.add_patch(
             PathPatch(curve, facecolor="none", edgecolor=colour, linewidth=width, linestyle=style, zorder=zorder)
         )
-
-
-CONSTANTS = {EdgeKind.LINEAR_BIAS, EdgeKind.CONV_BIAS, EdgeKind.NORM_BIAS, EdgeKind.NORM_MEAN, EdgeKind.NORM_VARIANCE}
 
 
 def _bends(edge_index: Int64[np.ndarray, "2 num_edges"]) -> Float32[np.ndarray, " num_edges"]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from io import BytesIO
 from itertools import pairwise
+from textwrap import wrap
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -28,22 +29,24 @@ VALUED, PLAIN, STEPS = "#2f79b5", "#7b8794", "#a3245f"
 FONT = "DejaVu Sans"
 LINE = 0.145
 """Height of a line of words."""
+LONG = 28
+"""Letters of words that are broken into lines."""
 DOTS_PER_INCH, MOST_DOTS = 160, 24_000
 
 FILL = {
-    NodeKind.INPUT: ("#e9edf1", "#5f6c79"),
-    NodeKind.NEURON: ("#dcebf7", "#2f79b5"),
+    NodeKind.INPUT: ("#cdd4db", "#5f6c79"),
+    NodeKind.NEURON: ("#f3f5f8", "#2b3643"),
     NodeKind.SUM: ("#e7f1d6", "#5c8001"),
     NodeKind.PRODUCT: ("#f6e1ee", "#a8508a"),
     NodeKind.MAXIMUM: ("#fbe0dc", "#b8442f"),
     NodeKind.STATISTICS: ("#b9e0da", "#187a72"),
     NodeKind.NORMALISED: ("#e0f3f0", "#187a72"),
     NodeKind.HEAD: ("#e6e0f6", "#6548b0"),
-    NodeKind.BIAS: ("#fde6c4", "#d07b12"),
+    NodeKind.BIAS: ("#3b4754", "#1d2733"),
     NodeKind.POSITION: ("#fff3b5", "#a98a00"),
-    NodeKind.TOKEN: ("#f5e3d7", "#96572a"),
+    NodeKind.TOKEN: ("#eef0d8", "#74783a"),
 }
-"""Inside and edge of nodes by the kind of their set."""
+"""Inside and edge of nodes by the kind of their set. None is orange or blue: these are the colours of edges."""
 MEANING = {
     NodeKind.INPUT: "input",
     NodeKind.NEURON: "neurons: weighted sums",
@@ -51,13 +54,15 @@ MEANING = {
     NodeKind.PRODUCT: "products",
     NodeKind.MAXIMUM: "maxima",
     NodeKind.NORMALISED: "normalised",
-    NodeKind.STATISTICS: "statistics that channels share",
+    NodeKind.STATISTICS: "statistics of a norm",
     NodeKind.HEAD: "attention scores, a node a head",
     NodeKind.BIAS: "bias node, a constant 1",
     NodeKind.POSITION: "table of positions",
     NodeKind.TOKEN: "vocabulary",
 }
 """For the legend."""
+ON_THE_WAY = "operations on what is read, before the edges act"
+"""Likewise."""
 
 Point = tuple[float, float]
 
@@ -158,10 +163,12 @@ def head(axes: Axes, tip: Point, colour: str, direction: Point = (1.0, 0.0)) -> 
 
 
 def packed(words: Iterable[str], most: int = 20) -> list[str]:
-    """Words in lines, as many in each as fit."""
+    """Words in lines, as many in each as fit; long ones are broken at spaces."""
     lines: list[str] = []
     for word in words:
-        if lines and len(lines[-1]) + len(word) + 2 <= most:
+        if len(word) > LONG:
+            lines += wrap(word, len(word) // (1 + len(word) // LONG) + 4)
+        elif lines and len(lines[-1]) + len(word) + 2 <= most:
             lines[-1] += f", {word}"
         else:
             lines += [word]
@@ -186,7 +193,7 @@ class Legend:
 
     kinds: list[NodeKind] = field(default_factory=list)
     lines: list[tuple[str, str]] = field(default_factory=list)
-    """Colours and words."""
+    """Colours of lines, and words."""
     words: list[tuple[str, str, str]] = field(default_factory=list)
     """Colours, samples and words."""
     small: bool = False

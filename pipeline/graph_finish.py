@@ -34,6 +34,7 @@ def finish(builder: GraphBuilder, call: Call, result: Carried, input_axes: tuple
     if not axes and result.shape[1:2] == (1,):
         axes = (1,)  # a single output
     outputs = _outputs(builder, call, result, axes)
+    outputs = _without_unread(builder, outputs)
     _check_all_act(builder, outputs)
     return replace(_numbered(builder, outputs), input_axes=input_axes, output_axes=axes)
 
@@ -52,6 +53,26 @@ def _outputs(builder: GraphBuilder, call: Call, result: Carried, axes: tuple[int
     return Channels(node=nodes, site=nothing, chain=nothing, map_size=channels.map_size, shared=False)
 
 
+def _without_unread(builder: GraphBuilder, outputs: Channels) -> Channels:
+    """Drop the sets of nodes that no output depends on: what the network computes and then multiplies by zero."""
+    node_set = _node_set(builder)
+    kept = np.array([nodes.kind in (NodeKind.INPUT, NodeKind.TOKEN) for nodes in builder.node_sets])
+    kept[node_set[outputs.node]] = True
+    for block in reversed(builder.blocks):  # all blocks into a node precede those that read it
+        if kept[node_set[block.targets]].any():
+            kept[node_set[block.sources]] = True
+    if kept.all():
+        return outputs
+    place = np.cumsum(kept[node_set]) - 1
+    builder.blocks[:] = [
+        replace(block, targets=place[block.targets], sources=place[block.sources])
+        for block in builder.blocks
+        if kept[node_set[block.targets]].any()
+    ]
+    builder.node_sets[:] = [nodes for nodes, keep in zip(builder.node_sets, kept, strict=True) if keep]
+    return replace(outputs, node=place[outputs.node])
+
+
 def _check_all_act(builder: GraphBuilder, outputs: Channels) -> None:
     """Every value is carried by an edge, and every node is read."""
     node_set = _node_set(builder)
@@ -66,8 +87,13 @@ def _check_all_act(builder: GraphBuilder, outputs: Channels) -> None:
                 carried[targets[:, None, None] + sources] = True
         read[block.sources] = True
     for slot in builder.tensors:
-        if not carried[slot.place].all():
-            raise ValueError(f"{slot.names[0]} {slot.shape} never acts on the result; remove it from the module")
+        acts = carried[slot.place]
+        if not acts.all():
+            some = f"{(~acts).sum()} of the {slot.size} values of " if acts.any() else ""
+            raise ValueError(
+                f"{some}{slot.names[0]} {slot.shape} never act on the result; "
+                + ("make it smaller" if some else "remove it from the module")
+            )
     fixed = np.array([nodes.kind in (NodeKind.INPUT, NodeKind.TOKEN) for nodes in builder.node_sets])[node_set]
     if not (read | fixed).all():
         name = builder.node_sets[node_set[np.argmin(read | fixed)]].name

@@ -67,7 +67,7 @@ def graph_function(
             channels = inputs.movedim(template.input_axes, (1,)) if template.input_axes else inputs.unsqueeze(1)
             maps |= {node: channels[:, [place]] for place, node in enumerate(members)}
         elif kind in (NodeKind.BIAS, NodeKind.POSITION):
-            maps |= dict.fromkeys(members, torch.ones(1, 1, dtype=torch.float64))
+            maps |= dict.fromkeys(members, torch.ones(len(inputs), 1, dtype=torch.float64))
         else:
             maps |= _computed(template, number, members, blocks[number], values, maps)
     outputs = [maps[int(node)] for node in template.outputs]
@@ -111,8 +111,7 @@ def _computed(
         case NodeKind.MAXIMUM:
             return {node: _greatest([b.contribution for b in some]) for node, some in brought.items()}
         case NodeKind.TOKEN:
-            [ids] = {b.source for some in brought.values() for b in some}
-            return {node: (maps[ids] == place).double() for place, node in enumerate(members)}
+            return {node: (brought[node][0].value == place).double() for place, node in enumerate(members)}
         case NodeKind.STATISTICS:
             return {node: _statistics(template, nodes.chain, some) for node, some in brought.items()}
         case NodeKind.NORMALISED:
@@ -199,8 +198,6 @@ def _placed(
     if block.kind == EdgeKind.STATISTIC:
         return x, one
     if region is None:
-        if x.ndim == 2 and site == 0 and not template.chains[chain]:
-            return x, one
         return _read(template, x, site, chain, block.map_size), one
     read = _read(template, x, site, chain, (len(region.positions),))
     positions, size = torch.tensor(region.positions), prod(region.extents)

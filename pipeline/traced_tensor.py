@@ -180,7 +180,8 @@ def per_example(
                 found[leaf] = axis
         axes = set(found.values())
         if not axes:
-            return rule(builder, call)
+            repeated = _repeated_axis(call, runs_over)
+            return rule(builder, call) if repeated is None else _once_for_both(rule, builder, call, repeated)
         if len(axes) > 1:
             raise _mixed(call)
         axis = axes.pop()
@@ -208,6 +209,43 @@ def per_example(
         )
 
     return for_both
+
+
+def _repeated_axis(call: Call, runs_over: Callable[[Call], Iterable[int]]) -> int | None:
+    """An axis along which parameters, computed from nothing else, were repeated for every example."""
+    combined = set(runs_over(call))
+    operands = [leaf for leaf in pytree.tree_leaves(call.arguments) if isinstance(leaf, Carried | Weights | Constant)]
+    operands = [leaf for leaf in operands if len(leaf.shape) == len(call.shape)]
+    for axis, size in enumerate(call.shape):
+        repeated = [leaf for leaf in operands if leaf.shape[axis] != 1]
+        if size == NUM_EXAMPLES and len(call.shape) - axis not in combined and len(call.shape) > 2 and repeated:
+            parts = [part.expand(leaf.shape) for leaf in repeated for part in _parts(leaf)]
+            if all((part == part.narrow(axis, 0, 1)).all() for part in parts):
+                return axis
+    return None
+
+
+def _once_for_both(rule: Rule, builder: Any, call: Call, axis: int) -> Carried:
+    """What a rule makes of the first of the examples that are the same, for both."""
+
+    def first(leaf: Any) -> Any:
+        if not isinstance(leaf, Carried | Weights | Constant) or len(leaf.shape) != len(call.shape):
+            return leaf
+        if isinstance(leaf, Carried):
+            return leaf.moved(lambda part: part.narrow(axis, 0, 1))
+        if isinstance(leaf, Weights):
+            return replace(leaf, value=leaf.value.narrow(axis, 0, 1))
+        return Constant(number=leaf.number.narrow(axis, 0, 1))
+
+    shape = (*call.shape[:axis], 1, *call.shape[axis + 1 :])
+    result = rule(builder, replace(call, arguments=pytree.tree_map(first, call.arguments), shape=shape))
+    return result.moved(lambda part: part.expand(call.shape))
+
+
+def _parts(leaf: Carried | Weights | Constant) -> list[Tensor]:
+    if isinstance(leaf, Carried):
+        return [leaf.node, leaf.site, leaf.chain]
+    return [leaf.value if isinstance(leaf, Weights) else leaf.number]
 
 
 def _in_second(node: Tensor) -> Tensor:

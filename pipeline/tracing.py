@@ -40,6 +40,11 @@ from pipeline.trace_operations import RULES
 from pipeline.traced_tensor import NUM_EXAMPLES, SECOND, Call, Carried, Constant, UnsupportedError, Weights, per_example
 from pipeline.value_layout import lay_out
 
+MOST_EXAMPLES = 9
+"""The largest batch that is tried."""
+BATCH_TOLERANCE = 1e-3
+"""What float32 may differ by between sizes of a batch, relative to the largest output."""
+
 
 def trace(module: nn.Module, example_input: Tensor) -> GraphTemplate:
     """The parameter graph of a module's architecture, without values.
@@ -52,7 +57,11 @@ def trace(module: nn.Module, example_input: Tensor) -> GraphTemplate:
     Raises:
         ValueError: an operation, a wiring or a tensor has no exact graph; named with its module and shapes.
     """
-    if example_input.ndim < 2 or not example_input.shape[0]:
+    if not isinstance(module, nn.Module) or not isinstance(example_input, Tensor):
+        raise ValueError(
+            f"found {type(module).__name__} and {type(example_input).__name__}; expected a module and a tensor"
+        )
+    if example_input.ndim < 2 or 0 in example_input.shape:
         raise ValueError(f"example_input has shape {tuple(example_input.shape)}; expected [batch, channels, ...]")
     tensors, integers = lay_out(module)
     example = example_input[:1].detach().cpu().repeat(NUM_EXAMPLES, *(1 for _ in example_input.shape[1:]))
@@ -69,6 +78,7 @@ def trace(module: nn.Module, example_input: Tensor) -> GraphTemplate:
         if example.ndim == 2 or not axes or (templates and not _joins_inputs(templates[0])):
             break  # else the channels of the input may be on its last axis
     if templates:
+        _check_batch(module, example)
         return min(templates, key=lambda template: template.num_nodes)
     raise max(zip(errors, builders, strict=False), key=lambda attempt: len(attempt[1].blocks))[0]
 
@@ -102,7 +112,7 @@ def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
     try:
         frozen = copy.deepcopy(module).cpu().eval().requires_grad_(False)
         with _plain_attention():
-            frozen(example)
+            copy.deepcopy(frozen)(example)
     except Exception as error:
         raise ValueError(f"{name} fails on an input of shape {tuple(example.shape)}: {error}") from error
     try:
@@ -114,6 +124,34 @@ def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
             f"{name} cannot be traced: torch.export says {type(error).__name__}: {reason}; "
             "data-dependent control flow has no parameter graph"
         ) from error
+
+
+def _check_batch(module: nn.Module, example: Tensor) -> None:
+    """Refuse a module that computes something else for one example than for the same example among others."""
+    frozen = copy.deepcopy(module).cpu().eval().requires_grad_(False)
+    several = example[:1].repeat(MOST_EXAMPLES, *(1 for _ in example.shape[1:]))
+    if example.is_floating_point():
+        several = torch.randn(several.shape, generator=torch.Generator().manual_seed(0))
+
+    def outputs(inputs: Tensor) -> Any:
+        with torch.no_grad(), _plain_attention():
+            return copy.deepcopy(frozen)(inputs)
+
+    try:
+        found = [outputs(several[:size]) for size in (1, NUM_EXAMPLES, MOST_EXAMPLES)]
+    except Exception as error:
+        raise ValueError(f"{type(module).__name__} fails on some sizes of the batch: {error}") from error
+    if not all(isinstance(output, Tensor) and output.ndim for output in found):
+        return  # refused for what it returns
+    first = [output[:1].double() for output in found]
+    if any(output.shape != first[0].shape for output in first) or not torch.isfinite(torch.stack(first)).all():
+        return
+    scale = float(torch.stack(first).abs().max())
+    if max(float((output - first[0]).abs().max()) for output in first) > BATCH_TOLERANCE * scale:
+        raise ValueError(
+            f"{type(module).__name__} computes something else for an example alone than for the same example in a "
+            f"batch of {NUM_EXAMPLES} or {MOST_EXAMPLES}; a parameter graph describes a function of one example"
+        )
 
 
 def _lowered(program: ExportedProgram) -> ExportedProgram:
@@ -216,6 +254,10 @@ def _run(node: fx.Node, tensors: dict[str, Any], builder: GraphBuilder) -> Any:
         arguments=_arguments(node, tensors),
         shape=_shape(node.meta.get("val")),
     )
+    if any(used.name in tensors and tensors[used.name] is None for used in node.all_input_nodes):
+        raise UnsupportedError(
+            call, "reads where maxima stand, or another result that is not followed", "read the maxima themselves"
+        )
     if not any(isinstance(leaf, Carried | Weights) for leaf in pytree.tree_leaves(call.arguments)):
         return _constant(node, call, tensors)
     if _is_tensor(node) and node.meta["val"].dtype not in (torch.float32, torch.int64):

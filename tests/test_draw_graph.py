@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from pipeline.draw_graph import picture
 from pipeline.drawing_canvas import name_lines, packed
 from pipeline.drawing_layout import Band, bands, lane_heights
+from pipeline.drawing_words import operation_words
 from pipeline.graph_kinds import EdgeKind, NodeKind, Operation, Step
-from pipeline.graph_outline import Outline, operation_words, outline
+from pipeline.graph_outline import Outline, outline
 from pipeline.parameter_graph import GraphTemplate
 from pipeline.tracing import trace
 
@@ -64,7 +65,7 @@ def words_of(svg: bytes) -> list[str]:
 
 
 def test_a_wide_network_says_its_layers_their_sizes_and_what_its_edges_are() -> None:
-    """conv1 has 17 * 13 * 9 edges, conv2 17 * 17 * 9, the projection 17 * 13."""
+    """conv1 has 17 * 13 * 9 edges, conv2 17 * 17 * 9, the projection 17 * 13; a stride of 2 halves the map of 8."""
     words = words_of(picture(wide_block(), "svg"))
     for expected in (
         "conv1",
@@ -72,10 +73,14 @@ def test_a_wide_network_says_its_layers_their_sizes_and_what_its_edges_are() -> 
         "norm1",
         "norm2",
         "shortcut",
-        "13 channels",
-        "17 neurons",
-        "17 normalised",
+        "13 channels of 8×8",
+        "17 channels of 4×4",
+        "batch norm",
+        "(running statistics)",
         "conv 3×3, stride 2",
+        "conv 3×3, stride 1",
+        "padding 1",
+        "padding 0",
         "1,989 edges",
         "2,601 edges",
         "conv 1×1, stride 2",
@@ -86,13 +91,19 @@ def test_a_wide_network_says_its_layers_their_sizes_and_what_its_edges_are() -> 
     ):
         assert expected in words
     assert words.count("ReLU") == 2
-    assert words.count("17 neurons") == 3
+    assert words.count("17 channels of 4×4") == 6
 
 
-def test_attention_says_its_heads_and_their_width() -> None:
+def test_attention_says_its_heads_what_they_sum_and_over_which_positions() -> None:
     words = words_of(picture(trace(Encoder(), torch.zeros(1, 5, 11)), "svg"))
-    for expected in ("3 heads of width 8", "72 neurons", "34 neurons", "mean, deviation", "query", "key", "value"):
+    for expected in ("3 heads of width 8", "each sums 8 products", "72 features", "34 features", "mean, deviation"):
         assert expected in words
+    for expected in ("query", "key", "value", "queries, keys, values", "queries × keys", "attention × values"):
+        assert expected in words
+    assert words.count("pairs of positions 5×5") == 3
+    assert "at 5 positions" in words
+    assert " ".join(words).count("positions attended to") == 2
+    assert "summed over the 5" in words
     assert "offset, to 5 positions" in words
     assert "120 edges" in words
 
@@ -105,13 +116,108 @@ def test_a_tiny_network_shows_every_node_and_every_edge() -> None:
     assert len(re.findall(r'<path d="[^"]*[QC][^"]*" clip-path="[^"]*" style="fill: none', svg)) == 52
     words = words_of(svg.encode())
     assert "linear, 15 edges" in words
-    assert "GELU" in words
+    assert "layer norm" in words
+    place = words.index("GELU then")
+    assert words[place : place + 2] == ["GELU then", "linear, 10 edges"]
+
+
+def test_operations_of_a_tiny_network_stand_between_the_columns_they_act_between() -> None:
+    svg = picture(tiny_mlp(), "svg").decode()
+    across = {
+        unescape(words): float(x)
+        for x, words in re.findall(r'<text[^>]*?(?:translate\(| x=")([-\d.]+)[^>]*>([^<]*)</text>', svg)
+    }
+    assert across["layer norm"] < across["GELU then"] < across["2 features"]
+    assert across["GELU then"] == pytest.approx((across["layer norm"] + across["2 features"]) / 2)
+
+
+@pytest.mark.parametrize(
+    ("norm", "shape", "words"),
+    [
+        (nn.BatchNorm2d(6), (6, 3, 2), ("batch norm", "(running statistics)")),
+        (nn.GroupNorm(2, 6), (6, 3, 2), ("group norm (2 groups)", "over positions")),
+        (nn.GroupNorm(1, 6), (6, 3, 2), ("group norm (1 group)", "over positions")),
+        (nn.InstanceNorm2d(6), (6, 3, 2), ("instance norm", "over positions")),
+        (nn.LayerNorm([6, 3, 2]), (6, 3, 2), ("layer norm", "over positions")),
+        (nn.LayerNorm(6), (3, 6), ("layer norm", "per position")),
+        (nn.LayerNorm(6), (6,), ("layer norm",)),
+        (nn.RMSNorm(6), (3, 6), ("RMS norm", "per position")),
+        (nn.Softmax(-1), (3, 6), ("softmax", "per position")),
+        (nn.LogSoftmax(-1), (6,), ("log softmax",)),
+    ],
+)
+def test_a_norm_says_which_it_is_and_what_it_runs_over(norm: nn.Module, shape: tuple[int, ...], words: tuple) -> None:
+    """A layer before it makes the channels."""
+    first = nn.Conv2d(6, 6, 1) if len(shape) == 3 else nn.Linear(6, 6)
+    if isinstance(norm, nn.LayerNorm) and norm.weight.dim() > 1:
+        norm.weight.data = torch.arange(1.0, 37.0).reshape(norm.weight.shape)
+    shown = outline(trace(nn.Sequential(first, norm).eval(), torch.zeros(1, *shape)))
+    [number] = [n for n, nodes in enumerate(shown.template.node_sets) if nodes.kind == NodeKind.NORMALISED]
+    assert shown.words[number].role == words
+
+
+def test_no_two_boxes_read_the_same() -> None:
+    class Twice(nn.Module):
+        """One layer used twice, and two sums without a name."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, rows: Tensor) -> Tensor:
+            once = self.layer(rows) + rows
+            return self.layer(once) + once
+
+    for template in (trace(Twice(), torch.zeros(1, 3)), trace(Encoder(), torch.zeros(1, 5, 11)), wide_block()):
+        shown = outline(template)
+        boxes = [(shown.title(number), *shown.lines(number)) for number in shown.column]
+        assert len(boxes) == len(set(boxes)), boxes
+    twice = outline(trace(Twice(), torch.zeros(1, 3)))
+    named = {(twice.name(number), *twice.lines(number)) for number in twice.column}
+    assert ("layer 2 of 2", "linear, 2 of 2", "3 features") in named
+    assert ("sum 1 of 2", "1 of 2", "3 features") in named
+
+
+def test_pieces_of_an_image_in_a_row_are_features_at_positions() -> None:
+    """Patches of 4 by 4 positions, joined with a learned token: a sequence of 17."""
+
+    class Patches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patch = nn.Conv2d(3, 7, 2, stride=2)
+            self.token = nn.Parameter(torch.zeros(1, 1, 7))
+
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.cat([self.token.expand(len(images), -1, -1), self.patch(images).flatten(2).transpose(1, 2)], 1)
+
+    shown = outline(trace(Patches(), torch.zeros(1, 3, 8, 8)))
+    lines = [shown.lines(number) for number in shown.column]
+    for expected in (["3 channels of 8×8"], ["7 channels of 4×4"], ["7 features", "at 17 positions"]):
+        assert expected in lines
+    assert ["learned constants", "7 features"] in lines
+
+
+@given(
+    st.tuples(st.integers(5, 9), st.integers(1, 3), st.integers(1, 3), st.integers(0, 1), st.integers(1, 2)),
+    st.booleans(),
+)
+def test_the_map_of_a_convolution_is_the_one_torch_computes(
+    sizes: tuple[int, int, int, int, int], transposed: bool
+) -> None:
+    extent, kernel, stride, padding, dilation = sizes
+    layer = nn.ConvTranspose1d if transposed else nn.Conv1d
+    network = layer(2, 3, kernel, stride=stride, padding=padding, dilation=dilation)
+    images = torch.zeros(1, 2, extent)
+    shown = outline(trace(network, images))
+    [number] = [n for n, nodes in enumerate(shown.template.node_sets) if nodes.kind == NodeKind.NEURON]
+    assert shown.lines(number) == [f"3 channels of length {network(images).shape[-1]}"]
+    assert shown.lines(0) == [f"2 channels of length {extent}"]
 
 
 def test_values_colour_the_edges_of_a_tiny_network() -> None:
     template = tiny_mlp()
     zeros = np.zeros(template.num_values, dtype=np.float32)
-    assert "#e2e5e9" in picture(template, "svg", zeros).decode()
+    assert "#b3bac2" in picture(template, "svg", zeros).decode()
     one = zeros.copy()
     one[0] = -3.0
     assert "#8a3b04" in picture(template, "svg", one).decode()
@@ -164,9 +270,9 @@ def test_groups_are_counted_in_each_group() -> None:
     network = nn.Sequential(nn.Conv1d(6, 6, 1, groups=3), nn.Conv1d(6, 6, 2, groups=6), nn.Conv1d(6, 1, 1))
     bundles = [b for b in outline(trace(network, torch.zeros(1, 6, 4))).bundles if b.kind == EdgeKind.CONV_WEIGHT]
     assert [(bundle.words, bundle.num_edges) for bundle in bundles] == [
-        (("conv 1", "3 groups"), 12),
-        (("conv 2", "depthwise"), 12),
-        (("conv 1",), 6),
+        (("conv 1", "stride 1", "padding 0", "3 groups"), 12),
+        (("conv 2", "stride 1", "padding 0", "depthwise"), 12),
+        (("conv 1", "stride 1", "padding 0"), 6),
     ]
 
 
@@ -272,6 +378,7 @@ def test_lanes_leave_room_for_what_stands_in_them() -> None:
 
 def test_words_are_packed_into_lines_and_paths_broken_at_dots() -> None:
     assert packed(["conv 3×3", "stride 2", "4 groups"]) == ["conv 3×3, stride 2", "4 groups"]
+    assert packed(["summed over the 16 positions attended to"]) == ["summed over the 16", "positions attended to"]
     assert name_lines("layers.0.norm") == ["layers.0.norm"]
     assert name_lines("encoder.layers.0.self_attn") == ["encoder.layers.0.", "self_attn"]
     assert name_lines("averyveryverylongnameofamodule") == ["…longnameofamodule"]

@@ -20,8 +20,7 @@ def test_a_network_has_the_row_that_the_atlas_says(family: str) -> None:
     [network] = [network for network in NETWORKS if network.family == family]
     entry = entry_of(network)
     supported, refused = ATLAS.read_text(encoding="utf-8").split("## Refused")
-    table = supported if entry.supported else refused
-    assert [line for line in table.splitlines() if line.startswith(f"| {family}")] == [entry.line.rstrip("\n")]
+    assert entry.line in (supported if entry.supported else refused).splitlines(keepends=True)
 
 
 def test_every_network_is_in_the_atlas_once() -> None:
@@ -32,7 +31,7 @@ def test_every_network_is_in_the_atlas_once() -> None:
 def test_the_atlas_supports_most_networks_of_each_kind() -> None:
     supported, _ = ATLAS.read_text(encoding="utf-8").split("## Refused")
     for networks in (CONVOLUTIONAL, VISION_TRANSFORMERS, LANGUAGE_MODELS):
-        found = [network for network in networks if f"\n| {network.family}" in supported]
+        found = [network for network in networks if f" | `{network.model}` | " in supported]
         assert len(found) >= 2 / 3 * len(networks)
 
 
@@ -48,5 +47,6 @@ def test_an_error_is_one_cell_of_the_table() -> None:
     assert len(shortened("word " * 100)) <= 240
 
 
-def test_names_that_end_alike_are_counted() -> None:
-    assert summary(("layer.0.key.bias", "norm.bias", "layer.1.key.bias")) == "`key.bias` x2, `norm.bias`"
+def test_names_of_inert_tensors_that_end_alike_are_counted() -> None:
+    names = ("encoder.layer.0.key.bias", "norm.bias", "encoder.layer.1.key.bias")
+    assert summary(names) == "`layer.key.bias` x2, `norm.bias`"

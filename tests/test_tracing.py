@@ -193,7 +193,7 @@ REFUSED_ON_VECTORS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "weight used in part": (
         lambda: hidden(lambda net, x: functional.linear(x, net.hidden.weight[:2])),
-        r"hidden.weight \(4, 3\) never acts on the result; remove it from the module",
+        r"6 of the 12 values of hidden.weight \(4, 3\) never act on the result; make it smaller",
     ),
     "activation of a weight": (
         lambda: hidden(lambda net, x: functional.linear(x, net.hidden.weight.tanh())),
@@ -233,7 +233,7 @@ REFUSED_ON_VECTORS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "unused parameter": (
         lambda: hidden(lambda net, x: net.hidden(x), other=nn.Linear(3, 2)),
-        r"other.weight \(2, 3\) never acts on the result; remove it from the module",
+        r"other.weight \(2, 3\) never act on the result; remove it from the module",
     ),
     "element read twice": (
         lambda: hidden(
@@ -446,3 +446,68 @@ def test_a_map_of_four_axes_counts_as_one() -> None:
     template = trace(module, example)
     assert template.grids == ((), (36,))
     check(module, template, example)
+
+
+KEPT = torch.tensor([True, False, True])
+
+WORDS: dict[str, Callable[[], nn.Module]] = {
+    "turned": lambda: Wired(
+        lambda net, x: net.head(net.words(x.flip(1)).flatten(1)), words=nn.Embedding(5, 2), head=nn.Linear(6, 2)
+    ),
+    "counted down": lambda: Wired(
+        lambda net, x: net.head(net.words(4 - x).flatten(1)), words=nn.Embedding(5, 2), head=nn.Linear(6, 2)
+    ),
+    "one by one": lambda: Wired(
+        lambda net, x: net.head(net.words(x[:, 0]) * net.others(x[:, 1]) + net.words(x[:, 2])),
+        words=nn.Embedding(5, 2),
+        others=nn.Embedding(5, 2),
+        head=nn.Linear(2, 2),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_words_may_be_moved_and_counted_with_before_they_are_looked_up(name: str) -> None:
+    module, example = WORDS[name](), torch.zeros(1, 3, dtype=torch.int64)
+    check(module, trace(module, example), example)
+
+
+@pytest.mark.parametrize(
+    "wiring",
+    [
+        lambda net, x: net.head(net.hidden(x).tanh() if x.shape[0] == 1 else net.hidden(x).sin()),
+        lambda net, x: net.head(net.hidden(x).tanh()) / x.shape[0],
+        lambda net, x: net.head(net.hidden(x).tanh() * (1 if x.shape[0] < 5 else 2)),
+    ],
+)
+def test_a_network_that_looks_at_the_size_of_the_batch_is_refused(wiring: Callable[[Any, Tensor], Tensor]) -> None:
+    module = hidden(wiring, head=nn.Linear(4, 2))
+    with pytest.raises(ValueError, match="Wired computes something else for an example alone than for the same"):
+        trace(module, VECTOR)
+
+
+def test_pieces_between_one_another_are_still_channels() -> None:
+    """Neurons 0 and 2 pass one function and neuron 1 another: the two are alike."""
+    module = Wired(
+        lambda net, x: net.head(torch.where(KEPT, net.hidden(x).tanh(), net.hidden(x).sin())),
+        hidden=nn.Linear(3, 3),
+        head=nn.Linear(3, 1),
+    )
+    assert check(module, trace(module, VECTOR), VECTOR).group == "S(2)"
+
+
+def test_constants_and_products_of_pairs_beside_features_can_be_read() -> None:
+    factors = torch.tensor([1.0, 2.0, 4.0])
+    for wiring, width in (
+        (lambda net, x: net.head(torch.cat([net.hidden(x).tanh(), torch.ones(x.shape[0], 1)], dim=1)), 5),
+        (lambda net, x: net.head((net.hidden(x)[..., None] * factors).flatten(-2).sin()), 12),
+        (lambda net, x: net.head((lambda y: (y[:, :, None] * y[:, None, :]).flatten(1))(net.hidden(x))), 16),
+    ):
+        module = hidden(wiring, head=nn.Linear(width, 2))
+        check(module, trace(module, VECTOR), VECTOR)
+
+
+def test_where_maxima_stand_is_not_followed() -> None:
+    module = hidden(lambda net, x: (lambda y: y.gather(1, y.max(1, keepdim=True)[1]))(net.hidden(x)))
+    with pytest.raises(ValueError, match="aten.gather.default .* reads where maxima stand, or another result"):
+        trace(module, VECTOR)
