@@ -269,7 +269,7 @@ def first_of_pair(rule: Any, **arguments: Any) -> Rule:
 
 def on_maps(rule: Any, **arguments: Any) -> Rule:
     """A rule for ``[batch, channels, ...]``: nothing but the first axis may be the batch."""
-    return per_example(partial(rule, **arguments), runs_over=lambda call: range(1, len(call.tensor().shape)))
+    return per_example(partial(rule, **arguments), runs_over=lambda call: range(1, len(call.shape)))
 
 
 def reduction(builder: GraphBuilder, call: Call, operation: Operation, dim: str = "dim") -> Carried:

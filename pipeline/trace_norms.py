@@ -228,7 +228,7 @@ def _layer_norms(operation: Operation) -> Rule:
 
 
 def _softmaxes(operation: Operation) -> Rule:
-    ndim = lambda call: len(call.tensor().shape)  # noqa: E731
+    ndim = lambda call: len(call.shape)  # noqa: E731
     over = lambda call: [ndim(call) - call.arguments["dim"] % ndim(call)]  # noqa: E731
     return per_example(partial(softmax, operation=operation), runs_over=over)
 

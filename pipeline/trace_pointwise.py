@@ -176,7 +176,7 @@ def _acts(operation: Operation, **settings: str | float) -> Rule:
 
 
 def _halved(call: Call) -> list[int]:
-    ndim = len(call.tensor().shape)
+    ndim = len(call.shape)
     return [ndim - call.arguments["dim"] % ndim]
 
 
