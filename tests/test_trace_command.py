@@ -108,7 +108,7 @@ def test_whole_numbers_are_an_input_too(networks: str, capsys: pytest.CaptureFix
 def test_a_picture_is_drawn_where_it_is_asked_for(networks: str, capsys: pytest.CaptureFixture[str]) -> None:
     trace(f"{networks}:wide", "--input", "1,3", "--draw", "graph.svg")
     assert capsys.readouterr().out.endswith("  picture    graph.svg\n")
-    assert "113 neurons" in Path("graph.svg").read_text()
+    assert "113 features" in Path("graph.svg").read_text()
 
 
 @pytest.mark.parametrize(
