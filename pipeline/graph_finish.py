@@ -17,6 +17,9 @@ from pipeline.graph_kinds import NodeKind
 from pipeline.parameter_graph import Block, GraphTemplate
 from pipeline.traced_tensor import SHARED, SITES_PER_GRID, Call, Carried
 
+MOST_ROUNDS = 20
+"""Numbers decide the order of sources, and that order the numbers: two rounds are enough but for rare ties."""
+
 
 def finish(builder: GraphBuilder, call: Call, result: Carried, input_axes: tuple[int, ...]) -> GraphTemplate:
     """The template of a network that returns a tensor, given for one example.
@@ -106,7 +109,7 @@ def _check_all_act(builder: GraphBuilder, outputs: Channels) -> None:
 def _numbered(builder: GraphBuilder, outputs: Channels) -> GraphTemplate:
     """Chains, grids and regions in the order of their first use, and sources in the order of these numbers."""
     blocks = builder.blocks
-    while True:  # numbers decide the order of sources, and that order the numbers; twice is enough but for rare ties
+    for _ in range(MOST_ROUNDS):
         chain_order, chain_of = _renumber(
             [0], [nodes.chain for nodes in builder.node_sets], *(b.source_chain for b in blocks), outputs.chain
         )
@@ -127,6 +130,8 @@ def _numbered(builder: GraphBuilder, outputs: Channels) -> GraphTemplate:
         if all((order == np.arange(len(order))).all() for order in orders):
             break
         blocks = [_in_order(block, order) for block, order in zip(blocks, orders, strict=True)]
+    else:
+        raise ValueError("the sources of its edges have no order that fits their numbers; please report the module")
     return GraphTemplate(
         node_sets=tuple(replace(nodes, chain=int(chain_of[nodes.chain])) for nodes in builder.node_sets),
         blocks=tuple(final),

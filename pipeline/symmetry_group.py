@@ -137,7 +137,7 @@ def symmetry_group(template: GraphTemplate) -> SymmetryGroup:
     """All automorphisms of a template: the relabellings that keep kinds, ranks and chains of nodes, map edges onto
     edges with equal labels, and keep shared values together.
 
-    Edges with the same ends and label must not be there twice (`pipeline.symmetry.check` refuses them).
+    Edges that carry values must differ in an end or their label (`pipeline.symmetry.check` refuses others).
     """
     graph = refine(factor_graph(template))
     return _restricted(graph_symmetries(graph), np.arange(template.num_nodes))

@@ -10,7 +10,7 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from math import log10
+from math import log10, prod
 from pathlib import Path
 from textwrap import wrap
 from typing import Literal
@@ -27,6 +27,7 @@ from pipeline.symmetry_group import symmetry_group
 
 DTYPES = {"float32": torch.float32, "int64": torch.int64}
 LABEL = 10
+MOST_ELEMENTS = 2**26
 
 
 def trace(
@@ -80,12 +81,15 @@ def read_shape(text: str) -> tuple[int, ...]:
     """The numbers of a shape.
 
     Raises:
-        ValueError: they are no whole numbers from 1 on, two at least.
+        ValueError: they are no whole numbers from 1 on, two at least, or too large.
     """
     parts = text.split(",")
     if len(parts) < 2 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
         raise ValueError(f"--input is {text!r}; expected whole numbers from 1 on, the batch first, such as 1,3,32,32")
-    return tuple(int(part) for part in parts)
+    shape = tuple(int(part) for part in parts)
+    if prod(shape) > MOST_ELEMENTS:
+        raise ValueError(f"--input is {text!r}, {prod(shape):,} numbers; at most {MOST_ELEMENTS:,} are tried")
+    return shape
 
 
 def make_network(name: str) -> nn.Module:
@@ -97,7 +101,7 @@ def make_network(name: str) -> nn.Module:
     factory = _find(name)
     try:
         network = factory()
-    except Exception as error:  # the function is anybody's
+    except (Exception, SystemExit) as error:  # the function is anybody's
         raise ValueError(f"{name}() fails: {_described(error)}") from error
     if not isinstance(network, nn.Module):
         raise ValueError(f"{name}() returns something of type {type(network).__name__}; expected a torch.nn.Module")
@@ -127,7 +131,7 @@ def _find(name: str) -> Callable[[], object]:
     return found
 
 
-def _described(error: Exception) -> str:
+def _described(error: BaseException) -> str:
     """An error in a line."""
     reason = " ".join(str(error).split())
     return f"{type(error).__name__}: {reason}" if reason else type(error).__name__

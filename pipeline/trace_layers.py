@@ -1,14 +1,13 @@
-"""Rules of layers: linear, convolution, embedding, pooling and resizing.
+"""Rules of layers: linear, convolution and embedding.
 
 Reads   calls of the traced program
-Writes  nodes and blocks for layers, chains for what has no parameters
+Writes  nodes and blocks
 """
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,9 @@ import torch
 from jaxtyping import Int64
 
 from pipeline.channel_reading import Channels, channel_axes, read, whole
-from pipeline.graph_builder import Entries, Geometry, GraphBuilder, map_extents
-from pipeline.graph_kinds import EdgeKind, NodeKind, Operation, Step
-from pipeline.node_operations import carried, combine, reduce, scaled
+from pipeline.graph_builder import Entries, Geometry, GraphBuilder
+from pipeline.graph_kinds import EdgeKind, NodeKind
+from pipeline.node_operations import carried
 from pipeline.traced_tensor import SHARED, Call, Carried, Constant, Rule, UnsupportedError, Weights, per_example
 
 KINDS = {
@@ -207,119 +206,9 @@ def looked_up(builder: GraphBuilder, call: Call) -> Carried:
     return builder.fresh(nodes, (*ids.shape[:-1], d), (axis,))
 
 
-def pool(builder: GraphBuilder, call: Call, operation: Operation, rank: int) -> Carried:
-    """Max or average pooling of ``rank`` axes: the same nodes, a smaller map, one more step in the chain."""
-    arguments = call.arguments
-    kernel_size = per_axis(arguments["kernel_size"], rank)
-    settings = {"kernel_size": kernel_size, "stride": per_axis(arguments["stride"] or kernel_size, rank)}
-    settings["padding"] = per_axis(arguments["padding"], rank)
-    settings["ceil_mode"] = (int(arguments["ceil_mode"]),)
-    if operation == Operation.MAX_POOL:
-        settings["dilation"] = per_axis(arguments["dilation"], rank)
-    elif arguments.get("divisor_override") is not None:
-        raise UnsupportedError(call, "divides by a number of its own", "leave divisor_override unset")
-    else:
-        settings["count_include_pad"] = (int(arguments["count_include_pad"]),)
-    return resized(builder, call, operation, rank, settings)
-
-
-def adaptive_pool(builder: GraphBuilder, call: Call, operation: Operation, rank: int) -> Carried:
-    """To a map of a given size; to one of size one by an average is global average pooling."""
-    output_size = per_axis(call.arguments["output_size"], rank)
-    output_size = tuple(size or own for size, own in zip(output_size, call.tensor().shape[2:], strict=True))
-    if set(output_size) == {1} and operation == Operation.ADAPTIVE_AVERAGE_POOL:
-        return resized(builder, call, Operation.GLOBAL_AVERAGE_POOL, rank, {})
-    return resized(builder, call, operation, rank, {"output_size": output_size})
-
-
-def upsample(builder: GraphBuilder, call: Call, operation: Operation, rank: int) -> Carried:
-    """To a larger map; scale factors must be the ratio of the sizes. To the size it has, nothing happens."""
-    given = call.arguments.get("scale_factors")
-    operand = next(iter(call.arguments.values()))
-    if operand.shape == call.shape and set(given or [1.0]) == {1.0}:
-        return operand
-    sizes = call.tensor().shape[2:]
-    scaled = None if given is None else tuple(size * scale for size, scale in zip(sizes, given, strict=True))
-    if scaled is not None and scaled != call.shape[2:]:
-        raise UnsupportedError(call, f"scales {sizes} by {given}", "give sizes, or factors that make whole sizes")
-    settings: dict[str, tuple[int, ...]] = {"output_size": call.shape[2:]}
-    if operation == Operation.UPSAMPLE_LINEAR:
-        settings["align_corners"] = (int(bool(call.arguments["align_corners"])),)
-    return resized(builder, call, operation, rank, settings)
-
-
-def resized(
-    builder: GraphBuilder, call: Call, operation: Operation, rank: int, settings: dict[str, tuple[int, ...]]
-) -> Carried:
-    """The same nodes after a step that changes their maps to that of the call's result."""
-    _, channels = map_of(builder, call, rank)
-    settings = {**settings, "map_size": map_extents((1, 1, *channels.map_size), (0, 1))}
-    numbers = tuple((name, tuple(map(float, settings[name]))) for name in sorted(settings))
-    fresh = builder.fresh(channels.node, call.shape, (1,), channels.shared)
-    chain = torch.from_numpy(channels.chain).reshape(1, -1, *(1 for _ in range(rank))).expand(call.shape)
-    before = Carried(node=fresh.node, site=fresh.site, chain=chain)
-    return builder.passed(before, Step(operation=operation, settings=numbers))
-
-
-def first_of_pair(rule: Any, **arguments: Any) -> Rule:
-    """A pooling that also returns where its maxima stand, which nothing here can follow."""
-    single = on_maps(rule, **arguments)
-    return lambda builder, call: (single(builder, call), None)
-
-
 def on_maps(rule: Any, **arguments: Any) -> Rule:
     """A rule for ``[batch, channels, ...]``: nothing but the first axis may be the batch."""
     return per_example(partial(rule, **arguments), runs_over=lambda call: range(1, len(call.shape)))
-
-
-def reduction(builder: GraphBuilder, call: Call, operation: Operation, dim: str = "dim") -> Carried:
-    """The mean, sum or maximum over some axes, or all."""
-    operand = call.tensor()
-    ndim = operand.node.ndim
-    given = call.arguments.get(dim)
-    axes = sorted({axis % ndim for axis in ([given] if isinstance(given, int) else given or range(ndim))})
-    kept = tuple(1 if axis in axes else size for axis, size in enumerate(operand.shape))
-
-    def over_axes(builder: GraphBuilder, call: Call) -> Carried:
-        return reduce(builder, call, call.tensor(), operation, axes)
-
-    whole_call = Call(operation=call.operation, module=call.module, arguments=call.arguments, shape=kept)
-    result = per_example(over_axes, runs_over=lambda call: [ndim - axis for axis in axes])(builder, whole_call)
-    return result if call.arguments.get("keepdim") else result.moved(lambda part: part.squeeze(axes))
-
-
-def vector_norm(builder: GraphBuilder, call: Call) -> Carried:
-    """The Euclidean or the absolute norm over some axes."""
-    order = call.arguments["ord"]
-    if order not in (1, 2):
-        raise UnsupportedError(call, f"is a norm of order {order}", "only orders 1 and 2 have a rule")
-    first = Step(operation=Operation.ABS) if order == 1 else Step(operation=Operation.POWER, settings=SQUARED)
-    passed = builder.passed(call.tensor(), first)
-    total = reduction(builder, replace(call, arguments=call.arguments | {"self": passed}), Operation.SUM)
-    return total if order == 1 else builder.passed(total, Step(operation=Operation.SQUARE_ROOT))
-
-
-def variance(builder: GraphBuilder, call: Call) -> Carried:
-    """The variance over some axes: the mean square of what is left when the mean is taken off."""
-    operand = call.tensor()
-    kept = call.arguments | {"keepdim": True}
-    mean = reduction(builder, replace(call, arguments=kept), Operation.MEAN)
-    centre = per_example(lambda builder, call: combine(builder, call, NodeKind.SUM, list(call.arguments.values())))
-    off = scaled(builder, mean, -1.0)
-    centred = centre(builder, replace(call, arguments={"self": operand, "mean": off}, shape=operand.shape))
-    squared = builder.passed(centred, Step(operation=Operation.POWER, settings=SQUARED))
-    result = reduction(builder, replace(call, arguments=call.arguments | {"self": squared}), Operation.MEAN)
-    given = call.arguments["dim"]
-    n = prod(operand.shape[axis] for axis in (given if given is not None else range(operand.node.ndim)))
-    correction = 1 if call.arguments["correction"] is None else call.arguments["correction"]
-    if n <= correction:
-        raise UnsupportedError(call, "is a variance of too few elements", "take it over more, or without correction")
-    corrected = scaled(builder, result, n / (n - correction))
-    assert isinstance(corrected, Carried)
-    return corrected
-
-
-SQUARED = (("exponent", (2.0,)),)
 
 
 def per_axis(numbers: int | Sequence[int], rank: int) -> tuple[int, ...]:
@@ -360,42 +249,23 @@ def check_taps_act(call: Call, map_size: tuple[int, ...], geometry: Geometry, tr
 
 
 _aten = torch.ops.aten
-_RANKS = {1: "1d", 2: "2d", 3: "3d"}
+RANKS = {1: "1d", 2: "2d", 3: "3d"}
 
 
-def _for_ranks(name: str, rule: Any, overload: str = "default", **arguments: Any) -> dict[Any, Rule]:
+def for_ranks(name: str, rule: Any, overload: str = "default", **arguments: Any) -> dict[Any, Rule]:
     """The rule for ATen's one-, two- and three-dimensional operation of a name."""
     return {
         getattr(getattr(_aten, name + suffix), overload): on_maps(rule, rank=rank, **arguments)
-        for rank, suffix in _RANKS.items()
+        for rank, suffix in RANKS.items()
     }
 
 
 LAYERS: dict[Any, Rule] = {
     _aten.linear.default: per_example(linear, runs_over=lambda call: (1,)),
     _aten.embedding.default: embedding,
-    **_for_ranks("conv", convolution),
-    **_for_ranks("conv", convolution, "padding"),
+    **for_ranks("conv", convolution),
+    **for_ranks("conv", convolution, "padding"),
     _aten.conv_transpose1d.default: on_maps(convolution, rank=1, transposed=True),
     _aten.conv_transpose2d.input: on_maps(convolution, rank=2, transposed=True),
     _aten.conv_transpose3d.input: on_maps(convolution, rank=3, transposed=True),
-    **_for_ranks("max_pool", pool, operation=Operation.MAX_POOL),
-    **_for_ranks("avg_pool", pool, operation=Operation.AVERAGE_POOL),
-    **_for_ranks("adaptive_avg_pool", adaptive_pool, operation=Operation.ADAPTIVE_AVERAGE_POOL),
-    **{
-        getattr(_aten, f"adaptive_max_pool{suffix}").default: first_of_pair(
-            adaptive_pool, operation=Operation.ADAPTIVE_MAX_POOL, rank=rank
-        )
-        for rank, suffix in _RANKS.items()
-    },
-    **_for_ranks("upsample_nearest", upsample, "vec", operation=Operation.UPSAMPLE_NEAREST),
-    _aten.upsample_linear1d.vec: on_maps(upsample, operation=Operation.UPSAMPLE_LINEAR, rank=1),
-    _aten.upsample_bilinear2d.vec: on_maps(upsample, operation=Operation.UPSAMPLE_LINEAR, rank=2),
-    _aten.upsample_trilinear3d.vec: on_maps(upsample, operation=Operation.UPSAMPLE_LINEAR, rank=3),
-    _aten.mean.dim: partial(reduction, operation=Operation.MEAN),
-    _aten.sum.dim_IntList: partial(reduction, operation=Operation.SUM),
-    _aten.linalg_vector_norm.default: vector_norm,
-    _aten.var.correction: variance,
-    _aten.amax.default: partial(reduction, operation=Operation.MAXIMUM),
-    _aten.max.dim: lambda builder, call: (reduction(builder, call, Operation.MAXIMUM), None),
 }

@@ -14,7 +14,8 @@ from jaxtyping import Int64
 from pipeline.channel_reading import Channels, channel_axes, read, whole
 from pipeline.graph_builder import Entries, GraphBuilder, map_extents
 from pipeline.graph_kinds import EdgeKind, NodeKind, Operation, Step
-from pipeline.node_operations import add_offsets, carried, group_of_channel, map_step, position_classes
+from pipeline.node_operations import add_offsets, carried, position_classes
+from pipeline.node_reductions import group_of_channel, map_step
 from pipeline.trace_layers import on_maps
 from pipeline.traced_tensor import Call, Carried, Rule, UnsupportedError, Weights, per_example
 
@@ -223,13 +224,16 @@ def batch_norm_in_eval(builder: GraphBuilder, call: Call) -> Carried:
 
 
 def _layer_norms(operation: Operation) -> Rule:
-    over = lambda call: range(1, len(call.arguments["normalized_shape"]) + 1)  # noqa: E731
+    def over(call: Call) -> range:
+        return range(1, len(call.arguments["normalized_shape"]) + 1)
+
     return per_example(partial(layer_norm, operation=operation), runs_over=over)
 
 
 def _softmaxes(operation: Operation) -> Rule:
-    ndim = lambda call: len(call.shape)  # noqa: E731
-    over = lambda call: [ndim(call) - call.arguments["dim"] % ndim(call)]  # noqa: E731
+    def over(call: Call) -> list[int]:
+        return [len(call.shape) - call.arguments["dim"] % len(call.shape)]
+
     return per_example(partial(softmax, operation=operation), runs_over=over)
 
 

@@ -7,10 +7,12 @@ to write one. A rule that meets a case it cannot represent exactly raises `Unsup
 from typing import Any
 
 from pipeline.trace_layers import LAYERS
+from pipeline.trace_maps import MAPS
 from pipeline.trace_moves import MOVES
 from pipeline.trace_norms import NORMS
 from pipeline.trace_pointwise import POINTWISE
 from pipeline.trace_products import PRODUCTS
+from pipeline.trace_reductions import REDUCTIONS
 from pipeline.traced_tensor import Rule
 
-RULES: dict[Any, Rule] = {**MOVES, **POINTWISE, **LAYERS, **NORMS, **PRODUCTS}
+RULES: dict[Any, Rule] = {**MOVES, **POINTWISE, **LAYERS, **MAPS, **REDUCTIONS, **NORMS, **PRODUCTS}

@@ -12,7 +12,8 @@ import torch
 
 from pipeline.graph_builder import GraphBuilder
 from pipeline.graph_kinds import NodeKind, Operation
-from pipeline.node_operations import carried, combine, product_of_matrices, scaled
+from pipeline.node_operations import carried, combine, scaled
+from pipeline.node_reductions import product_of_matrices
 from pipeline.trace_layers import linear_of
 from pipeline.trace_norms import softmax
 from pipeline.traced_tensor import Call, Carried, Constant, Operand, Rule, UnsupportedError, Weights, per_example

@@ -79,6 +79,17 @@ def attention(
     )
 
 
+def scaled_residual(num_factors: int) -> nn.Module:
+    """A residual block of three neurons whose branch has a learned factor for each, or one for all."""
+    return Learned(
+        lambda net, x: (lambda h: net.head((h + net.factor * net.block(h).relu()).tanh()))(net.first(x)),
+        {"factor": (num_factors,)},
+        first=nn.Linear(2, 3, bias=False),
+        block=nn.Linear(3, 3, bias=False),
+        head=nn.Linear(3, 1, bias=False),
+    )
+
+
 def masked(q: Tensor, k: Tensor) -> Tensor:
     return (q @ k.transpose(-1, -2)).masked_fill(torch.ones(q.shape[-2], k.shape[-2]).tril() == 0, -torch.inf)
 
@@ -206,26 +217,8 @@ OPERATIONS: dict[str, Tiny] = {
         ),
         shape=(1, 3),
     ),
-    "layer scale": Tiny(
-        build=lambda: Learned(
-            lambda net, x: (lambda h: net.head((h + net.factor * net.block(h).relu()).tanh()))(net.first(x)),
-            {"factor": (3,)},
-            first=nn.Linear(2, 3, bias=False),
-            block=nn.Linear(3, 3, bias=False),
-            head=nn.Linear(3, 1, bias=False),
-        ),
-        shape=(2,),
-    ),
-    "rezero": Tiny(
-        build=lambda: Learned(
-            lambda net, x: (lambda h: net.head((h + net.factor * net.block(h).relu()).tanh()))(net.first(x)),
-            {"factor": (1,)},
-            first=nn.Linear(2, 3, bias=False),
-            block=nn.Linear(3, 3, bias=False),
-            head=nn.Linear(3, 1, bias=False),
-        ),
-        shape=(2,),
-    ),
+    "layer scale": Tiny(build=lambda: scaled_residual(3), shape=(2,)),
+    "rezero": Tiny(build=lambda: scaled_residual(1), shape=(2,)),
     "slopes": Tiny(build=lambda: between(nn.PReLU(3), width=3), shape=(1, 3)),
     "one slope": Tiny(build=lambda: between(nn.PReLU(), width=3), shape=(1, 3)),
     "channel shuffle": Tiny(
