@@ -6,13 +6,13 @@ Writes  a `GraphTemplate`: `pipeline.graph_finish`
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from math import prod
+from math import isfinite, prod
 
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 
-from pipeline.graph_kinds import MAX_RANK, Chain, EdgeKind, NodeKind, Step
+from pipeline.graph_kinds import MAX_RANK, Chain, EdgeKind, NodeKind, Operation, Step, scale
 from pipeline.parameter_graph import Block, NodeSet, Region
 from pipeline.traced_tensor import SHARED, SITES_PER_GRID, Carried, without_copies
 from pipeline.value_layout import IntegerTensor, TensorSlot
@@ -217,15 +217,30 @@ class GraphBuilder:
     def passed(self, carried: Carried, step: Step) -> Carried:
         """The same elements after one more operation without parameters."""
         before, place = torch.unique(without_copies(carried.chain), return_inverse=True)
-        after = np.array([self.intern((*self.chains[chain], step)) for chain in before.tolist()])
+        after = np.array([self.followed(chain, step) for chain in before.tolist()])
         chain = torch.from_numpy(after)[place].expand(carried.shape)
         return Carried(node=carried.node, site=carried.site, chain=chain)
+
+    def followed(self, chain: int, step: Step) -> int:
+        """The number of a chain with one more step; two factors in a row are their product, or none if it is 1."""
+        steps = self.chains[chain]
+        if steps and steps[-1].operation == step.operation == Operation.SCALE:
+            factor = _number(steps[-1]) * _number(step)
+            if factor != 0 and isfinite(factor):
+                return self.intern((*steps[:-1], scale(factor)) if factor != 1 else steps[:-1])
+        return self.intern((*steps, step))
 
     def intern(self, chain: Chain) -> int:
         """The number of a chain."""
         if chain not in self.chains:
             self.chains.append(chain)
         return self.chains.index(chain)
+
+
+def _number(step: Step) -> float:
+    """The number of a step that has one."""
+    [(_, (number,))] = step.settings
+    return number
 
 
 def map_extents(shape: tuple[int, ...], channel_axes: tuple[int, ...]) -> tuple[int, ...]:

@@ -136,6 +136,11 @@ class Step:
     axes matter; `pipeline.template_rules` lists the names of each operation."""
 
 
+def scale(number: float) -> Step:
+    """Times a number."""
+    return Step(operation=Operation.SCALE, settings=(("number", (float(number),)),))
+
+
 NO_BOUND = float("inf")
 """A clamp to it is no clamp."""
 

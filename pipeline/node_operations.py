@@ -14,7 +14,7 @@ from jaxtyping import Float64, Int64
 from pipeline.channel_reading import channel_axes, pieces, read, unshared, whole
 from pipeline.elementwise import ELEMENTWISE
 from pipeline.graph_builder import Entries, GraphBuilder, map_extents
-from pipeline.graph_kinds import NO_BOUND, EdgeKind, NodeKind, Operation, Step
+from pipeline.graph_kinds import NO_BOUND, EdgeKind, NodeKind, Operation, Step, scale
 from pipeline.traced_tensor import SHARED, ZERO, Call, Carried, Constant, Operand, Weights
 
 
@@ -24,10 +24,9 @@ def scaled(builder: GraphBuilder, operand: Operand, factor: float) -> Operand:
         return operand
     if isinstance(operand, Constant):
         return Constant(number=operand.number * factor)
-    step = Step(operation=Operation.SCALE, settings=(("number", (float(factor),)),))
     if isinstance(operand, Carried):
-        return builder.passed(operand, step)
-    return replace(operand, chain=builder.intern((*builder.chains[operand.chain], step)))
+        return builder.passed(operand, scale(factor))
+    return replace(operand, chain=builder.followed(operand.chain, scale(factor)))
 
 
 def carried(builder: GraphBuilder, call: Call, operand: Operand) -> Carried:
@@ -109,8 +108,8 @@ def _with_number(
     if kind == NodeKind.MAXIMUM:
         settings = (("high", (NO_BOUND,)), ("low", (number,)))
         return pad_safe(builder, call, expanded, Step(operation=Operation.CLAMP, settings=settings))
-    operation = Operation.SCALE if kind == NodeKind.PRODUCT else Operation.SHIFT
-    return pad_safe(builder, call, expanded, Step(operation=operation, settings=(("number", (number,)),)))
+    shift = Step(operation=Operation.SHIFT, settings=(("number", (number,)),))
+    return pad_safe(builder, call, expanded, scale(number) if kind == NodeKind.PRODUCT else shift)
 
 
 def pad_safe(builder: GraphBuilder, call: Call, operand: Carried, step: Step) -> Carried:

@@ -54,6 +54,16 @@ def joined(
     )
 
 
+def nested(join: Callable[[Tensor, Tensor, Tensor], Tensor]) -> nn.Module:
+    """Three linear layers of one input, joined in two steps."""
+    layers = {name: nn.Linear(2, 2, bias=False) for name in "abc"}
+    return Wired(
+        lambda net, x: net.head(join(net.a(x).tanh(), net.b(x).tanh(), net.c(x).tanh()).tanh()),
+        **layers,
+        head=nn.Linear(2, 1, bias=False),
+    )
+
+
 def attention(
     scores: Callable[[Tensor, Tensor], Tensor] = lambda q, k: q @ k.transpose(-1, -2),
     heads: int = 1,
@@ -198,6 +208,18 @@ OPERATIONS: dict[str, Tiny] = {
     "quotient": Tiny(build=lambda: joined(lambda a, b: a / (b + 1)), shape=(2,)),
     "maximum": Tiny(build=lambda: joined(torch.maximum), shape=(2,)),
     "minimum": Tiny(build=lambda: joined(torch.minimum), shape=(2,)),
+    "sum of a sum": Tiny(build=lambda: nested(lambda a, b, c: a + (b + c)), shape=(2,)),
+    "difference from a sum": Tiny(build=lambda: nested(lambda a, b, c: a - 2 * (b - c)), shape=(2,)),
+    "product of a product": Tiny(build=lambda: nested(lambda a, b, c: a * b * c), shape=(2,)),
+    "maximum of a maximum": Tiny(
+        build=lambda: nested(lambda a, b, c: torch.maximum(torch.maximum(a, b), c)), shape=(2,)
+    ),
+    "minimum of a minimum": Tiny(
+        build=lambda: nested(lambda a, b, c: torch.minimum(a, torch.minimum(b, c))), shape=(2,)
+    ),
+    "sum that others read too": Tiny(
+        build=lambda: nested(lambda a, b, c: (lambda h: h + h.sin() * c)(a + b)), shape=(2,)
+    ),
     "maximum over neurons": Tiny(
         build=lambda: Wired(
             lambda net, x: net.head(net.a(x).unflatten(1, (2, 2)).amax(1)), a=nn.Linear(2, 4), head=nn.Linear(2, 1)

@@ -1,0 +1,72 @@
+"""Sums of sums, products of products and maxima of maxima, each made one: ``(a + b) + c`` is ``a + (b + c)``.
+
+Reads   a `GraphBuilder` and what the network returns
+Writes  its blocks: those into inner nodes end at the outer ones that alone read them
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Bool
+
+from pipeline.graph_builder import GraphBuilder
+from pipeline.graph_kinds import Chain, EdgeKind, NodeKind, Operation
+from pipeline.parameter_graph import Block
+
+ASSOCIATIVE = (NodeKind.SUM, NodeKind.PRODUCT, NodeKind.MAXIMUM)
+
+
+def merge_nested(builder: GraphBuilder, returned: np.ndarray) -> None:
+    """Let every set of sums, products or maxima be computed by the nodes of the same kind that alone read it, if each
+    is read by one of them, whole and as it is, or sums times a number; nothing reads the set afterwards.
+
+    What other nodes read too stays: in residual networks every sum would have the branches of all before it.
+    """
+    starts = np.cumsum([0, *(nodes.count for nodes in builder.node_sets)])
+    set_of = np.repeat(np.arange(len(builder.node_sets)), [nodes.count for nodes in builder.node_sets])
+    for inner, nodes in enumerate(builder.node_sets):
+        if nodes.kind not in ASSOCIATIVE or nodes.chain or (set_of[returned] == inner).any():
+            continue
+        places = [place for place, block in enumerate(builder.blocks) if (set_of[block.sources] == inner).any()]
+        if len(places) != 1:
+            continue
+        reader = builder.blocks[places[0]]
+        mine = set_of[reader.sources] == inner
+        into = [block for block in builder.blocks if set_of[block.targets[0]] == inner]
+        alike = builder.node_sets[set_of[reader.targets[0]]].kind == nodes.kind
+        one_map = {block.map_size for block in into} == {reader.map_size}
+        if not (alike and one_map and mine.sum() == nodes.count and _read_one_by_one(reader, mine)):
+            continue
+        steps = builder.chains[reader.source_chain[mine][0]]
+        if steps and not (nodes.kind == NodeKind.SUM and [step.operation for step in steps] == [Operation.SCALE]):
+            continue
+        outer = np.empty(nodes.count, dtype=np.int64)
+        outer[reader.sources[mine] - starts[inner]] = reader.targets
+        moved = [_moved(builder, block, outer[block.targets - starts[inner]], steps) for block in into]
+        before = [block for block in builder.blocks[: places[0]] if set_of[block.targets[0]] != inner]
+        rest = [] if mine.all() else [_without(reader, mine)]
+        builder.blocks[:] = [*before, *moved, *rest, *builder.blocks[places[0] + 1 :]]
+
+
+def _read_one_by_one(reader: Block, mine: Bool[np.ndarray, " all_sources"]) -> bool:
+    """Whether every target of a block reads one of these sources: whole, and all through one chain."""
+    whole = (reader.source_site == 0) & (reader.target_site == 0) & (reader.constant == 1)
+    alike = (reader.source_chain[mine] == reader.source_chain[mine][0]).all()
+    once = len(np.unique(reader.sources[mine])) == mine.sum()
+    each = reader.num_targets == 1 and (mine.reshape(reader.num_groups, -1).sum(axis=1) == 1).all()
+    return bool(reader.kind == EdgeKind.PASS and whole[mine].all() and alike and once and each)
+
+
+def _moved(builder: GraphBuilder, block: Block, targets: np.ndarray, steps: Chain) -> Block:
+    """A block that ends at other targets, with further steps in its chains."""
+    chains = block.source_chain.copy()
+    for step in steps:
+        distinct, place = np.unique(chains, return_inverse=True)
+        chains = np.array([builder.followed(chain, step) for chain in distinct.tolist()])[place]
+    return replace(block, targets=targets, source_chain=chains)
+
+
+def _without(block: Block, gone: Bool[np.ndarray, " all_sources"]) -> Block:
+    """A block without some of its sources, as many in each group."""
+    names = ("sources", "source_offset", "source_site", "source_chain", "target_site", "constant")
+    return replace(block, **{name: getattr(block, name)[~gone] for name in names})
