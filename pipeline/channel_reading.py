@@ -92,7 +92,7 @@ def read(builder: GraphBuilder, call: Call, carried: Carried, axes: tuple[int, .
     count = int(np.prod([shape[axis] for axis in axes], dtype=np.int64))
     found = np.bincount(entries.target, minlength=count)
     if (found == 0).any():
-        raise UnsupportedError(call, "reads a channel of nothing but padding", "pad where nothing is learned from it")
+        raise UnsupportedError(call, "reads a channel that is always zero", "leave the padding away there")
     shared = bool((entries.node >= SHARED).all())
     map_size = map_extents(shape, axes)
     if (found > 1).any() or entries.target_site.any():

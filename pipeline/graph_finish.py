@@ -9,13 +9,13 @@ from dataclasses import replace
 from math import prod
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from pipeline.channel_reading import Channels, channel_axes, joint_nodes, read
 from pipeline.graph_builder import FIRST_REGION, GraphBuilder
 from pipeline.graph_kinds import NodeKind
 from pipeline.nested_nodes import merge_nested
-from pipeline.parameter_graph import Block, GraphTemplate
+from pipeline.parameter_graph import SOURCE_COLUMNS, Block, GraphTemplate
 from pipeline.traced_tensor import SHARED, SITES_PER_GRID, Call, Carried
 
 MOST_ROUNDS = 20
@@ -59,23 +59,43 @@ def _outputs(builder: GraphBuilder, call: Call, result: Carried, axes: tuple[int
 
 
 def _without_unread(builder: GraphBuilder, outputs: Channels) -> Channels:
-    """Drop the sets of nodes that no output depends on: what the network computes and then multiplies by zero."""
-    node_set = _node_set(builder)
-    kept = np.array([nodes.kind in (NodeKind.INPUT, NodeKind.TOKEN) for nodes in builder.node_sets])
-    kept[node_set[outputs.node]] = True
-    for block in reversed(builder.blocks):  # all blocks into a node precede those that read it
-        if kept[node_set[block.targets]].any():
-            kept[node_set[block.sources]] = True
+    """Drop the nodes that no output depends on: what the network computes and multiplies by zero, or throws away."""
+    kinds = np.array([nodes.kind for nodes in builder.node_sets])
+    kept = np.isin(kinds, [NodeKind.INPUT, NodeKind.TOKEN])[_node_set(builder)]
+    kept[outputs.node] = True
+    count = 0
+    while count < kept.sum():
+        count = kept.sum()
+        for block in reversed(builder.blocks):  # most blocks into a node precede those that read it
+            groups = kept[block.targets].reshape(block.num_groups, -1).any(axis=1)
+            kept[block.sources.reshape(block.num_groups, -1)[groups]] = True
+            if block.num_groups > 1:
+                kept[block.targets.reshape(block.num_groups, -1)[groups]] = True  # groups have as many targets each
     if kept.all():
         return outputs
-    place = np.cumsum(kept[node_set]) - 1
-    builder.blocks[:] = [
-        replace(block, targets=place[block.targets], sources=place[block.sources])
-        for block in builder.blocks
-        if kept[node_set[block.targets]].any()
+    place = np.cumsum(kept) - 1
+    starts = np.cumsum([0, *(nodes.count for nodes in builder.node_sets)])
+    counts = np.diff(np.concatenate([[0], np.cumsum(kept)])[starts])
+    builder.blocks[:] = [_among(block, kept, place) for block in builder.blocks if kept[block.targets].any()]
+    builder.node_sets[:] = [
+        replace(nodes, count=count) for nodes, count in zip(builder.node_sets, counts.tolist(), strict=True) if count
     ]
-    builder.node_sets[:] = [nodes for nodes, keep in zip(builder.node_sets, kept, strict=True) if keep]
     return replace(outputs, node=place[outputs.node])
+
+
+def _among(block: Block, kept: Bool[np.ndarray, " before"], place: Int64[np.ndarray, " before"]) -> Block:
+    """A block whose targets are those that are kept, of several groups whole groups, and all nodes at new places."""
+    targets = kept[block.targets]
+    groups = targets.reshape(block.num_groups, -1).any(axis=1)
+    sources = np.repeat(groups, block.num_sources)
+    columns = {name: getattr(block, name)[sources] for name in SOURCE_COLUMNS}
+    return replace(
+        block,
+        **columns | {"sources": place[columns["sources"]]},
+        num_groups=int(groups.sum()),
+        targets=place[block.targets[targets]],
+        target_offset=block.target_offset[targets],
+    )
 
 
 def _check_all_act(builder: GraphBuilder, outputs: Channels) -> None:
@@ -176,8 +196,7 @@ def _source_order(block: Block) -> Int64[np.ndarray, " all_sources"]:
 
 
 def _in_order(block: Block, order: Int64[np.ndarray, " all_sources"]) -> Block:
-    names = ("sources", "source_offset", "source_site", "source_chain", "target_site", "constant")
-    return replace(block, **{name: getattr(block, name)[order] for name in names})
+    return replace(block, **{name: getattr(block, name)[order] for name in SOURCE_COLUMNS})
 
 
 def _node_set(builder: GraphBuilder) -> Int64[np.ndarray, " num_nodes"]:

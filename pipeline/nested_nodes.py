@@ -11,7 +11,7 @@ from jaxtyping import Bool
 
 from pipeline.graph_builder import GraphBuilder
 from pipeline.graph_kinds import Chain, EdgeKind, NodeKind, Operation
-from pipeline.parameter_graph import Block
+from pipeline.parameter_graph import SOURCE_COLUMNS, Block
 
 ASSOCIATIVE = (NodeKind.SUM, NodeKind.PRODUCT, NodeKind.MAXIMUM)
 
@@ -68,5 +68,4 @@ def _moved(builder: GraphBuilder, block: Block, targets: np.ndarray, steps: Chai
 
 def _without(block: Block, gone: Bool[np.ndarray, " all_sources"]) -> Block:
     """A block without some of its sources, as many in each group."""
-    names = ("sources", "source_offset", "source_site", "source_chain", "target_site", "constant")
-    return replace(block, **{name: getattr(block, name)[~gone] for name in names})
+    return replace(block, **{name: getattr(block, name)[~gone] for name in SOURCE_COLUMNS})

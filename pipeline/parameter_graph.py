@@ -57,6 +57,10 @@ class Region:
     """Row-major; one may stand several times where it is read, and once where it is written."""
 
 
+SOURCE_COLUMNS = ("sources", "source_offset", "source_site", "source_chain", "target_site", "constant")
+"""What a block says of every source."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Block:
     """Edges of one tensor and one operation: every target of a group reads every source of it through every tap.

@@ -56,7 +56,7 @@ def layer(
         raise UnsupportedError(
             call,
             "reads one element twice, so that two values could not be told apart",
-            "a parameter graph needs distinct inputs: do not repeat elements before it",
+            "a parameter graph needs distinct inputs: do not repeat elements before it, and give constants as inputs",
         )
     entries = entries.chosen(order)
     biases = None if bias is None else (bias.value.numpy().tobytes(), bias.chain)
@@ -102,7 +102,10 @@ def parameters(call: Call, weight_name: str = "weight", bias_name: str = "bias")
     weight, bias = call.arguments[weight_name], call.arguments[bias_name]
     if not isinstance(weight, Weights) or not isinstance(bias, Weights | None) or weight.chain:
         raise UnsupportedError(
-            call, "has a computed weight or bias", "weights must be float32 tensors of the state dict, used as they are"
+            call,
+            "has a computed weight or bias",
+            "weights must be float32 tensors of the state dict, used as they are: compute it before tracing and store "
+            "the result, as torch.nn.utils.parametrize.remove_parametrizations does",
         )
     return weight, bias
 
@@ -110,7 +113,17 @@ def parameters(call: Call, weight_name: str = "weight", bias_name: str = "bias")
 def linear(builder: GraphBuilder, call: Call) -> Carried:
     """A complete bipartite block; a flattened map is read as parallel edges, one per position."""
     weight, bias = parameters(call)
-    return linear_of(builder, call, carried(builder, call, call.arguments["input"]), weight, bias)
+    operand = call.arguments["input"]
+    if isinstance(operand, Constant) and not operand.number.any():  # the first state of a recurrent network
+        return _of_nothing(builder, call, bias)
+    return linear_of(builder, call, carried(builder, call, operand), weight, bias)
+
+
+def _of_nothing(builder: GraphBuilder, call: Call, bias: Weights | None) -> Carried:
+    """What a linear layer makes of zeros: its bias."""
+    if bias is None:
+        return carried(builder, call, Constant(number=torch.zeros(call.shape)))
+    return carried(builder, call, replace(bias, value=bias.value.expand(call.shape)))
 
 
 def linear_of(builder: GraphBuilder, call: Call, operand: Carried, weight: Weights, bias: Weights | None) -> Carried:

@@ -104,7 +104,8 @@ class Call:
             raise UnsupportedError(
                 self,
                 "acts on a parameter or constant, not on an activation",
-                "compute it before tracing and store the result as the parameter",
+                "compute it before tracing and store the result as the parameter, as "
+                "torch.nn.utils.parametrize.remove_parametrizations does",
             )
         return value
 

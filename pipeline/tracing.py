@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from pipeline.graph_builder import GraphBuilder
@@ -186,12 +186,14 @@ def _plain_attention() -> Iterator[None]:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the programs that torch.export prints beside its exceptions, and a warning of torch 2.13 about itself."""
+    """Without the programs that torch.export prints beside its exceptions, its warnings about tensors that a module
+    keeps for itself, as recurrent layers do, and one of torch 2.13 about torch."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with redirect_stderr(io.StringIO()), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
+            warnings.filterwarnings("ignore", "The tensor attributes .* were assigned during export", UserWarning)
             yield
     finally:
         logging.disable(disabled)
@@ -200,21 +202,36 @@ def _quietly() -> Iterator[None]:
 def _walk(program: ExportedProgram, builder: GraphBuilder, example: Tensor, axes: tuple[int, ...]) -> Carried:
     """Run the program on node identities; returns those of its one result."""
     tensors = _inputs(program, builder, example, axes)
-    outputs = program.graph_signature.output_specs
     last_use = {user.name: node for node in program.graph.nodes for user in node.all_input_nodes}
     for node in program.graph.nodes:
         if node.op == "call_function" and node.users:
             tensors[node.name] = _run(node, tensors, builder)
             for other in {used.name for used in node.all_input_nodes if last_use[used.name] is node}:
                 del tensors[other]  # maps of large networks would fill the memory
-    result = tensors.get(str(outputs[0].arg.name)) if outputs else None
-    spec = program.call_spec.out_spec
-    if len(outputs) != 1 or spec is None or not spec.is_leaf() or not isinstance(result, Carried):
-        raise ValueError(
-            f"the module returns or changes {[str(spec.arg.name) for spec in outputs]}; "
-            "trace understands one returned tensor, computed from the input, and no tensor changed in place"
-        )
+    result = tensors.get(_returned(program))
+    if not isinstance(result, Carried):
+        raise ValueError("the module returns something that is not computed from its input")
     return result
+
+
+def _returned(program: ExportedProgram) -> str:
+    """The name of the one tensor that a program returns.
+
+    Raises:
+        ValueError: it returns anything else, or changes a tensor in place.
+    """
+    outputs = program.graph_signature.output_specs
+    changed = [str(spec.target) for spec in outputs if spec.kind != OutputKind.USER_OUTPUT]
+    if changed:
+        raise ValueError(f"the module changes {', '.join(changed)} in place; compute a new tensor instead")
+    spec = program.call_spec.out_spec
+    if spec is None or not spec.is_leaf() or isinstance(outputs[0].arg, ConstantArgument):
+        found = "no tensor" if spec is None or spec.is_leaf() else f"a {spec.type.__name__} of {spec.num_leaves}"
+        raise ValueError(
+            f"the module returns {found}; expected one tensor: "
+            "wrap it in a module that returns the one whose graph you want"
+        )
+    return str(outputs[0].arg.name)
 
 
 def _inputs(program: ExportedProgram, builder: GraphBuilder, example: Tensor, axes: tuple[int, ...]) -> dict[str, Any]:
@@ -261,7 +278,7 @@ def _run(node: fx.Node, tensors: dict[str, Any], builder: GraphBuilder) -> Any:
     if not any(isinstance(leaf, Carried | Weights) for leaf in pytree.tree_leaves(call.arguments)):
         return _constant(node, call, tensors)
     if _is_tensor(node) and node.meta["val"].dtype not in (torch.float32, torch.int64):
-        raise UnsupportedError(call, f"computes in {node.meta['val'].dtype}", "keep the whole module in float32")
+        raise UnsupportedError(call, f"computes in {node.meta['val'].dtype}", _in_float32(node.meta["val"].dtype))
     rule = RULES.get(node.target)
     if rule is None:
         raise UnsupportedError(
@@ -270,6 +287,15 @@ def _run(node: fx.Node, tensors: dict[str, Any], builder: GraphBuilder) -> Any:
             "write one (docs/operations.md shows how), or keep the operation out of the traced module",
         )
     return rule(builder, call)
+
+
+def _in_float32(dtype: torch.dtype) -> str:
+    """What to do about another precision."""
+    if dtype == torch.bool:
+        return (
+            "a mask may depend on positions, but not on the input or a parameter: write it as products, ReLU or clamp"
+        )
+    return "keep the whole module in float32"
 
 
 def _constant(node: fx.Node, call: Call, tensors: dict[str, Any]) -> Any:

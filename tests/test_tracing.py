@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.graph_kinds import NodeKind
 from pipeline.symmetry import check
 from pipeline.tracing import trace
 from tiny_networks import TINY, Wired, traced
@@ -161,11 +162,11 @@ VECTOR = torch.zeros(1, 3)
 REFUSED_ON_VECTORS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "lifted constant": (
         lambda: hidden(lambda net, x: net.hidden(x)[:, torch.tensor([1, 0])]),
-        r"module 'hidden' computes a feature that nothing reads, so its weights never act",
+        r"6 of the 12 values of hidden.weight \(4, 3\) never act on the result; make it smaller",
     ),
     "set in place": (
         lambda: hidden(set_first_to_zero),
-        r"reads a channel of nothing but padding; pad where nothing is learned from it",
+        r"reads a channel that is always zero; leave the padding away there",
     ),
     "branch on data": (
         lambda: hidden(lambda net, x: net.hidden(x) if x.sum() > 0 else -net.hidden(x)),
@@ -213,23 +214,23 @@ REFUSED_ON_VECTORS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "two outputs": (
         lambda: hidden(lambda net, x: (net.hidden(x), net.other(x)), other=nn.Linear(3, 2)),
-        r"the module returns or changes \['linear', 'linear_1'\]; trace understands one returned tensor",
+        "the module returns a tuple of 2; expected one tensor: wrap it in a module that returns the one",
     ),
     "nothing returned": (
         lambda: hidden(lambda net, x: None),
-        "trace understands one returned tensor, computed from the",
+        "the module returns no tensor; expected one tensor",
     ),
     "input changed in place": (
         lambda: hidden(lambda net, x: net.hidden(x.mul_(2))),
-        "the module returns or changes .*, and no tensor changed in place",
+        "the module changes x in place; compute a new tensor instead",
     ),
     "buffer changed in place": (
         lambda: Counting(),
-        r"the module returns or changes .*, and no tensor changed in place",
+        "the module changes count in place; compute a new tensor instead",
     ),
     "feature never read": (
         lambda: hidden(lambda net, x: net.head(net.hidden(x)[:, :3]), head=nn.Linear(3, 2)),
-        "module 'hidden' computes a feature that nothing reads, so its weights never act; remove it from the module",
+        r"3 of the 12 values of hidden.weight \(4, 3\) never act on the result; make it smaller",
     ),
     "unused parameter": (
         lambda: hidden(lambda net, x: net.hidden(x), other=nn.Linear(3, 2)),
@@ -258,9 +259,11 @@ REFUSED_ON_VECTORS: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: hidden(lambda net, x: net.hidden(x).flatten()),
         r"the module does not return \[batch, ...\]: one example gives \(4,\); keep the batch axis first",
     ),
-    "softmax of some outputs": (
-        lambda: hidden(lambda net, x: (lambda h: torch.cat([h.softmax(1)[:, :1], h[:, 1:]], dim=1))(net.hidden(x))),
-        r"computes a feature that nothing reads",
+    "group with a channel that nothing reads": (
+        lambda: Wired(
+            lambda net, x: net.grouped(x[:, :, None])[:, 1:].flatten(1), grouped=nn.Conv1d(3, 6, 1, groups=3)
+        ),
+        "computes a feature that nothing reads",
     ),
     "softmax over the batch": (
         lambda: nn.Sequential(nn.Linear(3, 2), nn.Softmax(0)),
@@ -505,6 +508,28 @@ def test_constants_and_products_of_pairs_beside_features_can_be_read() -> None:
     ):
         module = hidden(wiring, head=nn.Linear(width, 2))
         check(module, trace(module, VECTOR), VECTOR)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:The tensor attributes self.layer"
+)  # torch.export, about how nn.LSTM keeps its weights
+@pytest.mark.parametrize("build", [nn.RNN, nn.GRU, nn.LSTM])
+def test_recurrent_networks_are_unrolled(build: type[nn.RNNBase]) -> None:
+    """Hidden units are alike, each with its gates and its part of the state; the state is zero at first."""
+    module = Wired(
+        lambda net, x: net.head(net.layer(x)[0].tanh()), layer=build(2, 3, batch_first=True), head=nn.Linear(3, 2)
+    )
+    example = torch.zeros(1, 4, 2)
+    report = check(module, trace(module, example), example)
+    assert (report.group_order, report.inert) == (6, ())
+
+
+def test_what_is_thrown_away_is_no_part_of_the_graph() -> None:
+    """One of four outputs is normalised, so that the other three normalised ones are not there."""
+    module = hidden(lambda net, x: (lambda h: torch.cat([h.softmax(1)[:, :1], h[:, 1:]], dim=1))(net.hidden(x)))
+    template = trace(module, VECTOR)
+    assert [nodes.count for nodes in template.node_sets if nodes.kind == NodeKind.NORMALISED] == [1]
+    check(module, template, VECTOR)
 
 
 def test_where_maxima_stand_is_not_followed() -> None:

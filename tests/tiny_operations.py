@@ -403,6 +403,15 @@ OPERATIONS: dict[str, Tiny] = {
         ),
         shape=(2,),
     ),
+    "two steps in time": Tiny(
+        build=lambda: Wired(
+            lambda net, x: net.head((net.first(x[:, 1]) + net.state(net.first(x[:, 0]).tanh())).tanh()),
+            first=nn.Linear(1, 3, bias=False),
+            state=nn.Linear(3, 3, bias=False),
+            head=nn.Linear(3, 1, bias=False),
+        ),
+        shape=(2, 1),
+    ),
     "sums over neurons and positions": Tiny(
         build=lambda: Wired(
             lambda net, x: (lambda h: h * net.head(h).mean(dim=(1, 2), keepdim=True))(net.conv(x).tanh()).sum(1),
