@@ -9,7 +9,6 @@ The symmetries themselves are in `pipeline.symmetry_group`, what they do to valu
 function that a graph describes in `pipeline.graph_function`.
 """
 
-import copy
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -23,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from pipeline.automorphisms import carry_values, cycle, edge_labels, exchangeable_rows, permute_values
 from pipeline.graph_function import graph_function
 from pipeline.graph_kinds import EdgeKind, NodeKind
+from pipeline.module_copies import copied
 from pipeline.parameter_graph import GraphTemplate
 from pipeline.symmetry_group import SymmetryGroup, symmetry_group
 
@@ -152,12 +152,17 @@ def run(module: nn.Module, template: GraphTemplate, values: Float64[Tensor, " nu
     if inputs.is_floating_point():
         inputs = inputs.detach().requires_grad_().clone()
     with torch.enable_grad(), _StaysDouble():
-        return torch.func.functional_call(copy.deepcopy(module), parameters, (inputs,)).detach()
+        return torch.func.functional_call(copied(module), parameters, (inputs,)).detach()
+
+
+BLANK = (torch.zeros, torch.empty)
+"""What modules make to fill it."""
 
 
 class _StaysDouble(TorchFunctionMode):
     """Without the casts to float32 of modules that take their softmax or norm so whatever they get: what depends on
-    values or inputs stays float64. Constants are cast, as they were when the module was traced."""
+    values or inputs stays float64, also where it fills a tensor. Constants are cast, as they were when the module was
+    traced."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -168,6 +173,8 @@ class _StaysDouble(TorchFunctionMode):
             args = [torch.float64 if given is torch.float32 else given for given in args]
             kwargs = {name: torch.float64 if given is torch.float32 else given for name, given in kwargs.items()}
         result = func(*args, **kwargs)
+        if func in BLANK and result.dtype == torch.float32:
+            return result.double()
         return result.float().double() if func is torch.tensor and result.dtype == torch.float64 else result
 
 
@@ -196,7 +203,7 @@ def _make_trial(
     module: nn.Module, template: GraphTemplate, example_input: Tensor, num_draws: int, rng: np.random.Generator
 ) -> _Trial:
     """Draw random values, until each has acted or none has for a while; at least ``num_draws`` times."""
-    network = copy.deepcopy(module).cpu().double().eval()
+    network = copied(module).cpu().double().eval()
     inputs = random_inputs(template, example_input, rng)
     acts = torch.zeros(template.num_values, dtype=torch.bool)
     trial = _Trial(network=network, template=template, inputs=inputs, draws=[], outputs=[], from_graph=[], acts=acts)

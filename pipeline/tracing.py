@@ -14,7 +14,6 @@ is followed exactly; operations with parameters make new nodes and edges (`pipel
 no graph is better than a wrong one.
 """
 
-import copy
 import io
 import logging
 import operator
@@ -35,6 +34,7 @@ from torch.utils import _pytree as pytree
 from pipeline.graph_builder import GraphBuilder
 from pipeline.graph_finish import finish
 from pipeline.graph_kinds import EdgeKind, NodeKind
+from pipeline.module_copies import copied
 from pipeline.parameter_graph import GraphTemplate
 from pipeline.trace_operations import RULES
 from pipeline.traced_tensor import NUM_EXAMPLES, SECOND, Call, Carried, Constant, UnsupportedError, Weights, per_example
@@ -109,10 +109,10 @@ def _joins_inputs(template: GraphTemplate) -> bool:
 def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
     """A copy of the module, in eval mode, as a functional program of ATen operations; those with a rule stay whole."""
     name = type(module).__name__
+    frozen = copied(module).cpu().eval().requires_grad_(False)
     try:
-        frozen = copy.deepcopy(module).cpu().eval().requires_grad_(False)
         with _plain_attention():
-            copy.deepcopy(frozen)(example)
+            copied(frozen)(example)
     except Exception as error:
         raise ValueError(f"{name} fails on an input of shape {tuple(example.shape)}: {error}") from error
     try:
@@ -128,14 +128,14 @@ def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
 
 def _check_batch(module: nn.Module, example: Tensor) -> None:
     """Refuse a module that computes something else for one example than for the same example among others."""
-    frozen = copy.deepcopy(module).cpu().eval().requires_grad_(False)
+    frozen = copied(module).cpu().eval().requires_grad_(False)
     several = example[:1].repeat(MOST_EXAMPLES, *(1 for _ in example.shape[1:]))
     if example.is_floating_point():
         several = torch.randn(several.shape, generator=torch.Generator().manual_seed(0))
 
     def outputs(inputs: Tensor) -> Any:
         with torch.no_grad(), _plain_attention():
-            return copy.deepcopy(frozen)(inputs)
+            return copied(frozen)(inputs)
 
     try:
         found = [outputs(several[:size]) for size in (1, NUM_EXAMPLES, MOST_EXAMPLES)]
@@ -193,7 +193,7 @@ def _quietly() -> Iterator[None]:
     try:
         with redirect_stderr(io.StringIO()), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
-            warnings.filterwarnings("ignore", "The tensor attributes .* were assigned during export", UserWarning)
+            warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during export", UserWarning)
             yield
     finally:
         logging.disable(disabled)

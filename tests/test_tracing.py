@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from threading import Lock
 from typing import Any
 
 import pytest
@@ -283,7 +284,7 @@ REFUSED_ON_VECTORS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "uncopyable": (
         lambda: Uncopyable(),
-        r"Uncopyable fails on an input of shape \(2, 3\): Only Tensors created explicitly",
+        "Uncopyable cannot be copied: cannot pickle '_thread.lock' object; trace it before it has run",
     ),
 }
 
@@ -396,11 +397,33 @@ class Counting(nn.Linear):
 
 
 class Uncopyable(nn.Linear):
-    """Holds a tensor that is part of a computation."""
+    """Holds a lock."""
 
     def __init__(self) -> None:
         super().__init__(3, 2)
-        self.norm = self.weight.norm()
+        self.lock = Lock()
+
+
+class Keeping(nn.Linear):
+    """Keeps what it has computed, and fills a tensor with it."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 2)
+        self.kept: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.kept = super().forward(x)
+        result = torch.zeros(len(x), 5)
+        result[:, :2], result[:, 2:] = self.kept.sin(), x
+        return result
+
+
+def test_a_module_may_keep_and_fill_tensors() -> None:
+    module = Keeping()
+    module(VECTOR)
+    kept = module.kept
+    check(module, trace(module, VECTOR), VECTOR)
+    assert module.kept is kept
 
 
 @pytest.mark.parametrize("name", REFUSED_ON_VECTORS)
@@ -514,7 +537,7 @@ def test_constants_and_products_of_pairs_beside_features_can_be_read() -> None:
     "ignore:The tensor attributes self.layer"
 )  # torch.export, about how nn.LSTM keeps its weights
 @pytest.mark.parametrize("build", [nn.RNN, nn.GRU, nn.LSTM])
-def test_recurrent_networks_are_unrolled(build: type[nn.RNNBase]) -> None:
+def test_recurrent_networks_are_unrolled(build: Callable[..., nn.Module]) -> None:
     """Hidden units are alike, each with its gates and its part of the state; the state is zero at first."""
     module = Wired(
         lambda net, x: net.head(net.layer(x)[0].tanh()), layer=build(2, 3, batch_first=True), head=nn.Linear(3, 2)
