@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,21 +37,23 @@ from pipeline.zoo_store import Zoo, create_zoo, finished_chunks, open_zoo, read_
 LOGGED_PACKAGES = ("numpy", "pyarrow", "scikit-learn", "torch")
 
 
-def zoo(spec: ZooSpec, out: Path, machine: Machine = Machine()) -> None:
+def zoo(spec: ZooSpec, out: Path, images_folder: Path | None = None, machine: Machine = Machine()) -> None:
     """Train the runs of a zoo that are not trained yet.
 
     Args:
         spec: what the zoo is.
         out: its folder; made if it is not there, continued if it is.
+        images_folder: where the files of the image data set lie, compressed or not; downloaded once if not given.
         machine: what the job asks of the machines it runs on.
     """
     runs = expand(spec)
-    images = None if (out / "zoo.json").exists() else load_images(spec.images)  # what fails does so before it is there
+    load = partial(load_images, spec.images, images_folder)
+    images = None if (out / "zoo.json").exists() else load()  # what fails does so before the zoo is there
     store = create_zoo(out, spec)
     sweep_zoo(store)
     missing = missing_chunks(store, runs)
     if missing:
-        train(store, missing, images or load_images(spec.images), machine)
+        train(store, missing, images or load(), machine)
         sweep_zoo(store)
     else:
         print(f"Nothing to do: all {spec.num_chunks} chunks of {out} are trained.")

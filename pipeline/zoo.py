@@ -254,10 +254,10 @@ def resolve(spec: ZooSpec, run_index: int) -> ModelSpec:
         epochs=spec.epochs,
         zoo_seed=spec.seed,
     )
-    num_train = round(config.train_fraction * spec.images.num_train)
+    num_train = round(config.train_fraction * spec.images.num_train_images)
     if num_train < spec.batch_size:
         raise ValueError(
-            f"run {run_index}: train_fraction {config.train_fraction} of {spec.images.num_train} training images is "
+            f"run {run_index}: train_fraction {config.train_fraction} of {spec.images.num_train_images} training images is "
             f"{num_train} images, less than one batch (batch_size {spec.batch_size}); raise the smallest "
             "train_fraction or images.num_train, or lower batch_size"
         )

@@ -17,7 +17,7 @@ def test_every_digit_is_for_training_or_for_testing_and_none_is_for_both(images:
     small = ImageSpec(name="digits", size=8, num_train=1009)
     kept = load_images(small)
     assert kept.train_images.shape == (1009, 1, 8, 8)
-    assert kept.test_images.shape == (788, 1, 8, 8) == (small.num_test, *small.shape)
+    assert kept.test_images.shape == (788, 1, 8, 8) == (small.num_test_images, *small.shape)
     everything = load_images(ImageSpec(name="digits", size=8, num_train=1796, seed=3))
 
     def pixels(images: Images) -> list[bytes]:
@@ -61,13 +61,23 @@ def test_digits_at_their_own_size_are_not_changed() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_train": 1797}, "images: num_train is 1797; digits has 1797 images, so it must be 1 to 1796"),
-        ({"num_train": 0}, "images: num_train is 0; digits has 1797 images"),
-        ({"size": 7}, "images: size is 7; digits are 8 pixels wide and only enlarged"),
-        ({"size": 100_000}, "images: size is 100000; expected at most 256"),
+        ({"num_train": 1797}, "images: num_train is 1797; expected 1 to 1796, as digits has it"),
+        ({"num_train": 0}, "images: num_train is 0; expected 1 to 1796"),
+        ({"num_test": 798}, "images: num_test is 798; expected 1 to 797"),
+        ({"name": "mnist", "num_train": 60_001}, "images: num_train is 60001; expected 1 to 60000, as mnist has it"),
+        ({"name": "cifar10_grey", "size": 28}, "images: size is 28; expected 32 to 256, as cifar10_grey has it"),
+        ({"size": 7}, "images: size is 7; expected 8 to 256, as digits has it"),
+        ({"size": 100_000}, "images: size is 100000; expected 8 to 256"),
         ({"seed": -1}, "images: seed is -1; expected 0 or more"),
     ],
 )
 def test_impossible_images_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ImageSpec(**{"name": "digits", **changes})
+
+
+def test_sizes_and_counts_that_are_not_given_are_those_of_the_data_set() -> None:
+    digits, fashion = ImageSpec(name="digits"), ImageSpec(name="fashion_mnist")
+    assert (digits.shape, digits.num_train_images, digits.num_test_images) == ((1, 16, 16), 1000, 797)
+    assert (fashion.shape, fashion.num_train_images, fashion.num_test_images) == ((1, 28, 28), 60_000, 10_000)
+    assert ImageSpec(name="cifar10").shape == (3, 32, 32)

@@ -28,9 +28,9 @@ def write_zoo(path: Path, spec: ZooSpec, diverged_runs: Sequence[int] = (), firs
     zoo, runs = create_zoo(path, spec), expand(spec)
     for index in range(spec.num_chunks):
         checkpoints = [
-            diverged(run, checkpoint, spec.images.num_test)
+            diverged(run, checkpoint, spec.images.num_test_images)
             if run.run_index in diverged_runs and checkpoint >= first_diverged
-            else untrained(run, checkpoint, spec.images.num_test)
+            else untrained(run, checkpoint, spec.images.num_test_images)
             for run in (runs[run_index] for run_index in spec.chunk(index))
             for checkpoint in range(len(spec.checkpoint_epochs))
         ]
