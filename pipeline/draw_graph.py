@@ -19,49 +19,60 @@ from pipeline.whole_files import write_file
 SUFFIXES = (".svg", ".png", ".pdf")
 MOST_NODES, MOST_EDGES = 60, 300
 """Of a graph whose every node and edge is drawn."""
-MARGIN = 0.2
+MARGIN, LEAST_WIDTH = 0.2, 4.5
+TOP = (0.0, -0.3)
+"""Upper left corner of what is drawn."""
 
 
 def draw(template: GraphTemplate, path: Path, values: Float32[np.ndarray, " num_values"] | None = None) -> None:
     """Draw a template, or a graph if there are values.
 
     Raises:
-        ValueError: the name of the file has no suffix of a picture.
+        ValueError: the file is no picture by its name, or cannot be written.
     """
     check_suffix(path)
-    write_file(path, picture(template, path.suffix.lower().removeprefix("."), values))
+    content = picture(template, path.suffix.lower().removeprefix("."), values)
+    try:
+        write_file(path, content)
+    except OSError as error:  # which names the file that is written aside
+        raise ValueError(f"{path}: cannot be written ({error.strerror}); choose another name or folder") from error
 
 
 def check_suffix(path: Path) -> None:
-    """Refuse the name of a file that is no picture.
+    """Refuse the name of a file that no picture can have.
 
     Raises:
-        ValueError: it has another suffix.
+        ValueError: it has another suffix, is a folder, or lies in none.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path}: found the suffix {path.suffix!r}; expected one of {', '.join(SUFFIXES)}")
+    if path.is_dir():
+        raise ValueError(f"{path}: found a folder; expected the name of a file")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: there is no folder {path.parent}; make it, or choose another")
 
 
 def picture(
     template: GraphTemplate, file_format: str, values: Float32[np.ndarray, " num_values"] | None = None
 ) -> bytes:
     """The bytes of the picture; the same for the same graph and version of matplotlib."""
-    from pipeline.draw_layers import draw_layers, layers_legend
-    from pipeline.draw_nodes import draw_nodes, nodes_legend
-    from pipeline.drawing_canvas import FAINT, as_bytes, new_axes, write
+    from pipeline.draw_layers import draw_layers
+    from pipeline.draw_nodes import draw_nodes, draw_scale, value_colours
+    from pipeline.drawing_canvas import FAINT, TITLE, as_bytes, draw_legend, new_axes, width_of, write
+    from pipeline.drawing_legend import legend
 
-    shown = outline(template)
-    axes = new_axes()
-    counts = (
-        counted(template.num_nodes, "node", "nodes"),
-        counted(template.num_edges, "edge", "edges"),
-        counted(template.num_values, "value", "values"),
-    )
-    write(axes, (0.0, 0.0), " · ".join(counts), 8.5, FAINT, "left")
-    if template.num_nodes <= MOST_NODES and template.num_edges <= MOST_EDGES:
-        (width, height), legend = draw_nodes(axes, shown, (0.0, -0.3), values), nodes_legend(shown, values)
-    else:
-        (width, height), legend = draw_layers(axes, shown, (0.0, -0.3)), layers_legend(shown)
-    width = max(width, 4.5)
-    height += 0.55 + legend.draw(axes, (0.0, -height - 0.55), width)
+    shown, axes = outline(template), new_axes()
+    every_node = template.num_nodes <= MOST_NODES and template.num_edges <= MOST_EDGES
+    if not every_node or template.num_values == 0:
+        values = None
+    sizes = {"node": template.num_nodes, "edge": template.num_edges, "value": template.num_values}
+    words = " · ".join(counted(number, one, f"{one}s") for one, number in sizes.items())
+    write(axes, (0.0, 0.0), words, TITLE, FAINT, "left")
+    width, height = draw_nodes(axes, shown, TOP, values) if every_node else draw_layers(axes, shown, TOP)
+    width = max(width, LEAST_WIDTH)
+    if values is not None:
+        width = max(width, draw_scale(axes, (width_of(words, TITLE) + 0.4, 0.0), values))
+    entries = legend(shown, every_node, value_colours(values))
+    height += 0.55
+    height += draw_legend(axes, (0.0, -height), entries, width)
     return as_bytes(axes, -MARGIN, -height - MARGIN / 2, width + MARGIN, 0.12 + MARGIN / 2, file_format)

@@ -7,268 +7,200 @@ A column holds, from left to right, room in which lines change lanes, the words 
 boxes. Every arrow arrives at its own height, with its words around it: that is why no two words can meet.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import log10
 
 from matplotlib.axes import Axes
 
 from pipeline.drawing_canvas import (
     FAINT,
-    FILL,
     INK,
     LINE,
-    ON_THE_WAY,
     PAPER,
     PLAIN,
+    SMALL,
     STEPS,
+    TEXT,
+    TITLE,
     VALUED,
-    Legend,
     Point,
     box,
     head,
     line,
-    packed,
+    widest,
     width_of,
     write,
 )
 from pipeline.drawing_layout import Band, bands, lane_heights
-from pipeline.drawing_words import counted
-from pipeline.edge_bundles import Bundle
+from pipeline.drawing_words import counted, packed
 from pipeline.graph_kinds import NodeKind
 from pipeline.graph_outline import Outline
-from pipeline.layer_cells import Arrival, Cell, constant_lines, measured, stack, statistics_lines
+from pipeline.layer_cells import HEAD_ROOM, NEXT_CONSTANT, ROW, Arrow, Cell, Heights, heights, measured
 
 MOST_WIDTH = 16.0
 """Of a band, in inches."""
-TURN, HEAD_ROOM, LANE_GAP = 0.42, 0.14, 0.16
-ROW = 0.33
-"""Height of a bias node under a box."""
-PILL = 0.38
-"""Height of statistics over a box."""
+TURN, LANE_GAP, BAND_GAP = 0.42, 0.16, 0.35
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Placed:
+    """A cell in its place."""
+
+    cell: Cell
+    heights: Heights
+    y: float
+    """Middle of its lane."""
+    begin: float
+    """Where its column begins: the room in which lines change lanes."""
+    left: float
+    """Of its box."""
+    right: float
+
+    @property
+    def top(self) -> float:
+        """Of its box."""
+        return self.y + self.heights.top
+
+    @property
+    def foot(self) -> float:
+        """Of its box."""
+        return self.y + self.heights.foot
 
 
 def draw_layers(axes: Axes, outline: Outline, origin: Point) -> Point:
     """Draw a network downwards from the origin; the width and the height it took."""
-    links = sorted({(b.source, outline.beside.get(b.target, b.target)) for b in outline.bundles})
-    links = [(source, target) for source, target in links if source not in outline.beside]
     cells = {number: measured(outline, number) for number in outline.column}
-    labels, boxes = _widths(outline, cells)
-    widths = [TURN + label + width for label, width in zip(labels, boxes, strict=True)]
-    y, right = origin[1], 0.0
-    for band in bands(outline.column, links, widths, MOST_WIDTH):
-        picture = _BandPicture(axes=axes, outline=outline, band=band, cells=cells, labels=labels, boxes=boxes)
-        height = picture.draw((origin[0], y))
-        y -= height + 0.35
-        right = max(right, picture.right)
-    return right - origin[0], origin[1] - y - 0.35
+    widths = [sum(_widths(cells, outline.column, place)) for place in range(max(outline.column.values()) + 1)]
+    (x, y), right = origin, 0.0
+    for band in bands(outline.column, outline.links, widths, MOST_WIDTH):
+        shown = {number: cells[number].copy() if number in band.copies else cells[number] for number in band.lane}
+        placed, middle, y = _placed(band, shown, (x, y))
+        for number, target in placed.items():
+            _draw_box(axes, target)
+            _draw_constants(axes, target)
+            _draw_statistics(axes, target)
+            for arrow, height in target.heights.arrows:
+                lane = band.link_lane.get((arrow.bundle.source, number))
+                _draw_arrow(
+                    axes, arrow, placed[arrow.bundle.source], target, height, None if lane is None else middle[lane]
+                )
+            is_last = band.column[number] == band.num_columns - 1
+            right = max(right, _draw_end(axes, outline, number, target, is_last))
+        y -= BAND_GAP
+    return right - x, origin[1] - y - BAND_GAP
 
 
-def layers_legend(outline: Outline) -> Legend:
-    """What the colours of a drawing mean."""
-    kinds = sorted({nodes.kind for nodes in outline.template.node_sets}, key=list(FILL).index)
-    lines = [(VALUED, "edges with values")]
-    if any(not bundle.kind.carries_value for bundle in outline.bundles):
-        lines.append((PLAIN, "edges without a value"))
-    steps = any(bundle.operations for bundle in outline.bundles) or any(outline.ends.values())
-    words = [(FAINT, "◢", "lines are thicker where they stand for more edges")]
-    return Legend(kinds=kinds, lines=lines, words=words + [(STEPS, "abc", ON_THE_WAY)] * steps)
+def _widths(cells: Mapping[int, Cell], column: Mapping[int, int], place: int) -> tuple[float, float]:
+    """Of a column: before its boxes, and of these."""
+    members = [cell for number, cell in cells.items() if column[number] == place]
+    return TURN + max(cell.label_width for cell in members), max(cell.width for cell in members)
 
 
-def _widths(outline: Outline, cells: dict[int, Cell]) -> tuple[list[float], list[float]]:
-    """Room for words, and for boxes, in every column."""
-    labels = [0.0] * (max(outline.column.values()) + 1)
-    boxes = list(labels)
-    for number, column in outline.column.items():
-        cell = cells[number]
-        boxes[column] = max(boxes[column], cell.width)
-        words = [arrival.width + HEAD_ROOM for arrival in cell.arrivals + cell.statistics_arrivals]
-        labels[column] = max([labels[column], *words])
-    return labels, boxes
+def _placed(band: Band, cells: Mapping[int, Cell], corner: Point) -> tuple[dict[int, _Placed], dict[int, float], float]:
+    """A band downwards from its upper left corner: its cells, the middles of its lanes, and its foot."""
+    found: dict[int, Heights] = {}
+    for number, cell in cells.items():
+        lanes = {source: band.link_lane.get((source, number), lane) for source, lane in band.lane.items()}
+        found[number] = heights(cell, lanes, band.lane[number])
+    above = {number: height.above for number, height in found.items()}
+    below = {number: height.below for number, height in found.items()}
+    middle, taken = lane_heights(band, above, below, 0.2, LANE_GAP)
+    middle = {lane: corner[1] - taken + height for lane, height in middle.items()}
+    begin, placed = corner[0], {}
+    for place in range(band.num_columns):
+        label, width = _widths(cells, band.column, place)
+        left = begin + (label if place else 0)
+        for number in (number for number, column in band.column.items() if column == place):
+            y = middle[band.lane[number]]
+            placed[number] = _Placed(
+                cell=cells[number], heights=found[number], y=y, begin=begin, left=left, right=left + width
+            )
+        begin = left + width
+    return placed, middle, corner[1] - taken
+
+
+def _draw_box(axes: Axes, placed: _Placed) -> None:
+    cell, x, y = placed.cell, (placed.left + placed.right) / 2, (placed.top + placed.foot) / 2
+    box(axes, (x, y), cell.kind, placed.right - placed.left, placed.top - placed.foot, cell.is_copy)
+    top, ink = y + (len(cell.title) + len(cell.lines) - 1) * LINE / 2, FAINT if cell.is_copy else INK
+    for place, words in enumerate((*cell.title, *cell.lines)):
+        size, weight = (TITLE, "bold") if place < len(cell.title) else (TEXT, "normal")
+        write(axes, (x, top - place * LINE), words, size, ink, weight=weight)
+
+
+def _draw_constants(axes: Axes, placed: _Placed) -> None:
+    """Under the box, from right to left, so that no words stand under an arrow."""
+    constants, foot = placed.cell.constants, placed.foot
+    last = placed.left + 0.13 + NEXT_CONSTANT * (len(constants) - 1)
+    for place, constant in enumerate(constants):
+        x, y = last - NEXT_CONSTANT * place, foot - 0.1 - ROW * (place + 0.5)
+        colour = VALUED if constant.carries_value else PLAIN
+        line(axes, [(x, y), (x, foot - 0.05)], colour, 1.2)
+        head(axes, (x, foot - 0.005), colour, (0.0, 1.0))
+        box(axes, (x, y), constant.kind, max(0.2, width_of(str(constant.count), SMALL) + 0.1), 0.2)
+        write(axes, (x, y), str(constant.count), SMALL, PAPER if constant.kind == NodeKind.BIAS else INK)
+        for row, words in enumerate(constant.lines):
+            height = y + (len(constant.lines) - 1) * 0.0625 - row * 0.125
+            write(axes, (last + 0.15, height), words, SMALL, FAINT, "left")
+
+
+def _draw_statistics(axes: Axes, placed: _Placed) -> None:
+    """Over the box."""
+    statistics, x = placed.cell.statistics, (placed.left + placed.right) / 2
+    if statistics is None:
+        return
+    foot, top = (placed.y + height for height in placed.heights.statistics)
+    box(axes, (x, (foot + top) / 2), NodeKind.STATISTICS, placed.right - placed.left, top - foot)
+    for place, words in enumerate(statistics.lines):
+        y = (foot + top) / 2 + (len(statistics.lines) - 1) * 0.07 - place * 0.14
+        write(axes, (x, y), words, SMALL if place else TEXT)
+    line(axes, [(x, foot), (x, placed.top + 0.06)], PLAIN, 1.2)
+    head(axes, (x, placed.top + 0.005), PLAIN, (0.0, -1.0))
+    words = counted(statistics.num_edges, "edge", "edges")
+    write(axes, (x + 0.08, (foot + placed.top) / 2), words, SMALL, FAINT, "left")
+
+
+def _draw_arrow(axes: Axes, arrow: Arrow, source: _Placed, target: _Placed, height: float, along: float | None) -> None:
+    """From the box of its source, along a lane of its own if it has one, to its height at the target."""
+    colour = VALUED if arrow.bundle.kind.carries_value else PLAIN
+    y, turned = target.y + height, target.begin + TURN
+    detour = [] if along is None else [(source.right + TURN, along), (target.begin, along)]
+    points = [(source.right, source.y), *detour, (turned, y), (target.left - 0.05, y)]
+    line(axes, points, colour, thickness(arrow.bundle.num_edges))
+    head(axes, (target.left - 0.005, y), colour)
+    _write_around(axes, ((turned + target.left - 0.06) / 2, y), arrow.over, arrow.under, arrow.count)
+
+
+def _draw_end(axes: Axes, outline: Outline, number: int, placed: _Placed, is_last: bool) -> float:
+    """The arrow out of the drawing, or on to the next band, if there is one; where it ends."""
+    x, y, over, under = placed.right, placed.y, outline.ends.get(number, ()), "output"
+    if placed.cell.is_copy:
+        return x
+    if number not in outline.ends:
+        if not (is_last and any(source == number for source, _ in outline.links)):
+            return x
+        under = "continued"
+    if not is_last:
+        write(axes, (x, placed.top + 0.08), "→ ".join(["", *over, under]), colour=STEPS, align="right")
+        return x
+    over = packed(over)
+    room = max(0.25, widest([*over, under])) + HEAD_ROOM
+    line(axes, [(x, y), (x + room - 0.05, y)], PLAIN, 1.4)
+    head(axes, (x + room, y), PLAIN)
+    _write_around(axes, (x + room / 2, y), over, [under])
+    return x + room
+
+
+def _write_around(axes: Axes, middle: Point, over: Sequence[str], under: Sequence[str], count: str = "") -> None:
+    """Words over and under an arrow."""
+    x, y = middle
+    for place, words in enumerate(reversed(over)):
+        write(axes, (x, y + (place + 0.5) * LINE + 0.03), words, colour=STEPS)
+    for place, words in enumerate((*under, count)):
+        write(axes, (x, y - (place + 0.5) * LINE - 0.05), words, colour=FAINT if place == len(under) else INK)
 
 
 def thickness(num_edges: int) -> float:
     """Of an arrow, in points."""
     return 1 + 0.45 * log10(num_edges)
-
-
-@dataclass(kw_only=True)
-class _BandPicture:
-    """One band while it is drawn."""
-
-    axes: Axes
-    outline: Outline
-    band: Band
-    cells: dict[int, Cell]
-    labels: Sequence[float]
-    boxes: Sequence[float]
-    left: dict[int, float] = field(default_factory=dict)
-    """Where the boxes of a column begin, by item."""
-    edges: list[float] = field(default_factory=list)
-    """Where columns begin, and the last one ends."""
-    middle: dict[int, float] = field(default_factory=dict)
-    """Height of every lane's middle."""
-    right: float = 0.0
-
-    def draw(self, corner: Point) -> float:
-        """Draw it downwards from its upper left corner; its height."""
-        for number in self.band.lane:
-            self._measure(self.cells[number])
-        above = {number: self.cells[number].above for number in self.band.lane}
-        below = {number: self.cells[number].below for number in self.band.lane}
-        middle, height = lane_heights(self.band, above, below, 0.2, LANE_GAP)
-        self.middle = {lane: corner[1] - height + place for lane, place in middle.items()}
-        self._place_columns(corner[0])
-        for number in self.band.lane:
-            self._draw_box(self.cells[number])
-            if number not in self.band.copies:
-                self._draw_beside(self.cells[number])
-                for arrival in self.cells[number].arrivals:
-                    self._draw_arrow(arrival, number, self.left[number])
-        self._draw_ends()
-        return height
-
-    def _measure(self, cell: Cell) -> None:
-        """Heights of arrivals, box and what is beside it."""
-        words = (len(cell.title) + len(cell.lines)) * LINE / 2 + 0.09
-        cell.top, cell.foot = words, -words
-        if cell.number in self.band.copies:
-            cell.above = cell.below = cell.top = words + LINE / 2
-            cell.foot = -cell.top
-            return
-        cell.arrivals.sort(key=lambda arrival: self._comes_from(arrival.bundle, cell.number))
-        lanes = [self._comes_from(arrival.bundle, cell.number) for arrival in cell.arrivals]
-        own = self.band.lane[cell.number]
-        stack(cell.arrivals, min(range(len(lanes)), key=lambda place: (abs(lanes[place] - own), place), default=0))
-        heights = [arrival.height for arrival in cell.arrivals] or [0.0]
-        if len(heights) > 1:
-            cell.top, cell.foot = max(0.2, max(heights) + 0.2), min(-0.2, min(heights) - 0.2)
-        cell.above = max([cell.top, *(arrival.height + arrival.above for arrival in cell.arrivals)])
-        cell.below = max([-cell.foot, *(arrival.below - arrival.height for arrival in cell.arrivals)])
-        cell.below = max(cell.below, ROW * len(cell.constants) + 0.1 * bool(cell.constants) - cell.foot)
-        if cell.statistics >= 0:
-            under = max(arrival.below for arrival in cell.statistics_arrivals)
-            over = max(arrival.above for arrival in cell.statistics_arrivals)
-            cell.statistics_height = max(cell.top + 0.34 + PILL / 2, cell.above + under + 0.06)
-            cell.above = cell.statistics_height + max(PILL / 2, over)
-
-    def _comes_from(self, bundle: Bundle, number: int) -> int:
-        """The lane an arrow arrives from."""
-        return self.band.link_lane.get((bundle.source, number), self.band.lane[bundle.source])
-
-    def _place_columns(self, x: float) -> None:
-        shift = {number: self.outline.column[number] for number in self.band.lane}
-        for place in range(self.band.num_columns):
-            members = [number for number, column in self.band.column.items() if column == place]
-            copied = set(members) <= self.band.copies
-            label = 0.0 if copied or place == 0 else self.labels[shift[members[0]]] + TURN
-            width = max(self.boxes[shift[number]] for number in members) if not copied else self._copy_width(members)
-            self.edges.append(x)
-            self.left.update(dict.fromkeys(members, x + label))
-            for number in members:
-                self.cells[number].width = width
-            x += label + width
-        self.edges.append(x)
-        self.right = x
-
-    def _copy_width(self, members: Sequence[int]) -> float:
-        cells = [self.cells[number] for number in members]
-        words = [width_of(text, 8.5, "bold") for cell in cells for text in cell.title]
-        return max(words + [width_of(text, 7.5) for cell in cells for text in cell.lines]) + 0.22
-
-    def _draw_box(self, cell: Cell) -> None:
-        copied = cell.number in self.band.copies
-        x, y = self.left[cell.number] + cell.width / 2, self.middle[self.band.lane[cell.number]]
-        y += (cell.top + cell.foot) / 2
-        box(self.axes, self._kind(cell.number), (x, y), cell.width, cell.top - cell.foot, dashed=copied)
-        lines = cell.lines + ["from above"] * copied
-        top = y + (len(cell.title) + len(lines) - 1) * LINE / 2
-        for place, words in enumerate(cell.title):
-            write(self.axes, (x, top - place * LINE), words, 8.5, FAINT if copied else INK, weight="bold")
-        for place, words in enumerate(lines, start=len(cell.title)):
-            write(self.axes, (x, top - place * LINE), words, 7.5, FAINT if copied else INK)
-
-    def _draw_beside(self, cell: Cell) -> None:
-        """Statistics over the box, constants under it."""
-        left, y = self.left[cell.number], self.middle[self.band.lane[cell.number]]
-        foot = y + cell.foot
-        for place, number in enumerate(cell.constants):
-            kind = self._kind(number)
-            count = self.outline.template.node_sets[number].count
-            x = left + 0.13 + 0.24 * (len(cell.constants) - 1 - place)
-            centre = (x, foot - 0.1 - ROW * (place + 0.5))
-            carried = any(b.kind.carries_value for b in self.outline.bundles if b.source == number)
-            edge = VALUED if carried else PLAIN
-            line(self.axes, [centre, (x, foot - 0.05)], edge, 1.2)
-            head(self.axes, (x, foot - 0.005), edge, (0.0, 1.0))
-            box(self.axes, kind, centre, max(0.2, width_of(str(count), 7.0) + 0.1), 0.2)
-            write(self.axes, centre, str(count), 7.0, PAPER if kind == NodeKind.BIAS else INK)
-            lines = constant_lines(self.outline, number)
-            start = left + 0.13 + 0.24 * (len(cell.constants) - 1) + 0.15
-            for row, words in enumerate(lines):
-                height = centre[1] + (len(lines) - 1) * 0.0625 - row * 0.125
-                write(self.axes, (start, height), words, 7.0, FAINT, "left")
-        if cell.statistics >= 0:
-            self._draw_statistics(cell, left + cell.width / 2, y)
-
-    def _draw_statistics(self, cell: Cell, x: float, y: float) -> None:
-        height = y + cell.statistics_height
-        box(self.axes, NodeKind.STATISTICS, (x, height), cell.width, PILL)
-        lines = statistics_lines(self.outline, cell.statistics)
-        for place, words in enumerate(lines):
-            write(self.axes, (x, height + (len(lines) - 1) * 0.07 - place * 0.14), words, 7.5 if not place else 7.0)
-        line(self.axes, [(x, height - PILL / 2), (x, y + cell.top + 0.06)], PLAIN, 1.2)
-        head(self.axes, (x, y + cell.top + 0.005), PLAIN, (0.0, -1.0))
-        down = sum(bundle.num_edges for bundle in self.outline.into(cell.number) if bundle.source == cell.statistics)
-        middle = (height - PILL / 2 + y + cell.top) / 2
-        write(self.axes, (x + 0.08, middle), counted(down, "edge", "edges"), 7.0, FAINT, "left")
-        for arrival in cell.statistics_arrivals:
-            arrival.height = cell.statistics_height
-            self._draw_arrow(arrival, cell.number, self.left[cell.number])
-
-    def _draw_arrow(self, arrival: Arrival, target: int, tip: float) -> None:
-        """From the box of its source, along its lane, to its own height at the target, with its words."""
-        source, colour = arrival.bundle.source, VALUED if arrival.bundle.kind.carries_value else PLAIN
-        y = self.middle[self.band.lane[target]] + arrival.height
-        begin, end = self.band.column[source] + 1, self.band.column[target]
-        points = [(self.edges[begin], self.middle[self.band.lane[source]])]
-        if (source, target) in self.band.link_lane:
-            along = self.middle[self.band.link_lane[source, target]]
-            points += [(self.edges[begin] + TURN, along), (self.edges[end], along)]
-        points += [(self.edges[end] + TURN, y), (tip - 0.05, y)]
-        line(self.axes, points, colour, thickness(arrival.bundle.num_edges))
-        head(self.axes, (tip - 0.005, y), colour)
-        x = (self.edges[end] + TURN + tip - 0.06) / 2
-        for place, words in enumerate(reversed(arrival.over)):
-            write(self.axes, (x, y + (place + 0.5) * LINE + 0.03), words, 7.5, STEPS)
-        for place, words in enumerate(arrival.under):
-            last = place == len(arrival.under) - 1
-            write(self.axes, (x, y - (place + 0.5) * LINE - 0.05), words, 7.5, FAINT if last else INK)
-
-    def _draw_ends(self) -> None:
-        """Arrows out of the drawing, and on to the next band."""
-        owners = [(b.source, self.outline.beside.get(b.target, b.target)) for b in self.outline.bundles]
-        onwards = {source for source, target in owners if target not in self.band.lane}
-        for number in set(self.band.lane) - self.band.copies:
-            if number in self.outline.ends:
-                self._draw_end(number, [*self.outline.ends[number], "output"])
-            elif number in onwards and self.band.column[number] == self.band.num_columns - 1:
-                self._draw_end(number, ["continued"])
-
-    def _draw_end(self, number: int, words: Sequence[str]) -> None:
-        x, y = self.left[number] + self.cells[number].width, self.middle[self.band.lane[number]]
-        last = self.band.column[number] == self.band.num_columns - 1
-        if not last:
-            write(self.axes, (x, y + self.cells[number].top + 0.08), "→ ".join(["", *words]), 7.5, STEPS, "right")
-            return
-        over, under = packed(words[:-1]), words[-1] if words else ""
-        room = max([0.25, *(width_of(text, 7.5) for text in (*over, under))]) + HEAD_ROOM
-        line(self.axes, [(x, y), (x + room - 0.05, y)], PLAIN, 1.4)
-        head(self.axes, (x + room, y), PLAIN)
-        for place, text in enumerate(reversed(over)):
-            write(self.axes, (x + room / 2, y + (place + 0.5) * LINE + 0.03), text, 7.5, STEPS)
-        write(self.axes, (x + room / 2, y - LINE / 2 - 0.05), under, 7.5)
-        self.right = max(self.right, x + room)
-
-    def _kind(self, number: int) -> NodeKind:
-        return self.outline.template.node_sets[number].kind

@@ -1,11 +1,12 @@
-"""Words for numbers, sizes and operations, in drawings.
+"""Words for numbers, sizes, names and operations, in drawings, and how they are broken into lines.
 
-Reads   numbers, and chains of operations
+Reads   numbers, names, and chains of operations
 Writes  words
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import prod
+from textwrap import wrap
 
 from pipeline.graph_kinds import NO_BOUND, Chain, Operation, Step
 
@@ -23,6 +24,10 @@ OPERATIONS = {
     Operation.UPSAMPLE_LINEAR: "upsample linearly",
 }
 """Words for operations; for others their names."""
+LONG = 28
+"""Letters of words that are broken into lines."""
+MOST_OF_A_NAME = 18
+"""Letters in a line."""
 
 
 def counted(number: int, one: str, several: str) -> str:
@@ -93,3 +98,32 @@ def _clamp_words(step: Step) -> str:
     low, high = settings["low"][0], settings["high"][0]
     bounds = [f"from {number_words(low)}"] * (low > -NO_BOUND) + [f"to {number_words(high)}"] * (high < NO_BOUND)
     return " ".join(["clamp", *bounds])
+
+
+def packed(words: Iterable[str], most: int = 20) -> list[str]:
+    """Words in lines, as many in each as fit; long ones are broken at spaces."""
+    lines: list[str] = []
+    for word in words:
+        if len(word) > LONG:
+            lines += wrap(word, len(word) // (1 + len(word) // LONG) + 4)
+        elif lines and len(lines[-1]) + len(word) + 2 <= most:
+            lines[-1] += f", {word}"
+        else:
+            lines += [word]
+    return lines
+
+
+def name_lines(name: str) -> list[str]:
+    """A module's path in two lines at most, broken after a dot; what is too long loses its beginning."""
+    name = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)  # XML has no control characters
+    if len(name) <= MOST_OF_A_NAME:
+        return [name]
+    parts, first = name.split("."), ""
+    while len(parts) > 1 and len(first) + len(parts[0]) + 1 <= MOST_OF_A_NAME:
+        first += parts.pop(0) + "."
+    return [*[first] * bool(first), shortened(".".join(parts))]
+
+
+def shortened(name: str) -> str:
+    """A name in a line; what is too long loses its beginning."""
+    return name if len(name) <= MOST_OF_A_NAME else "…" + name[-MOST_OF_A_NAME + 1 :]

@@ -4,6 +4,7 @@ Reads   the blocks of a `GraphTemplate`, never its single edges
 Writes  `Bundle`s
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import prod
@@ -11,7 +12,7 @@ from math import prod
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from pipeline.drawing_words import counted, extents, number_words, operation_words, square
+from pipeline.drawing_words import counted, extents, number_words, operation_words, shortened, square
 from pipeline.graph_kinds import EdgeKind
 from pipeline.parameter_graph import Block, GraphTemplate
 
@@ -46,14 +47,15 @@ class Bundle:
     num_edges: int
 
 
-def bundles_of(template: GraphTemplate, sets: Int64[np.ndarray, " num_nodes"]) -> list[Bundle]:
+def bundles_of(template: GraphTemplate, sets: Int64[np.ndarray, " num_nodes"], attended: set[int]) -> list[Bundle]:
     """All edges in bundles.
 
     Args:
         sets: number of every node's set.
+        attended: the sets that are products of attention and values.
     """
-    attended = attended_sets(template, sets)
-    return _merged(bundle for block in template.blocks for bundle in _bundles(template, block, sets, attended))
+    blocks = zip(template.blocks, _shared_tensors(template), strict=True)
+    return _merged(bundle for block, shared in blocks for bundle in _bundles(template, block, sets, attended, shared))
 
 
 def attended_sets(template: GraphTemplate, sets: Int64[np.ndarray, " num_nodes"]) -> set[int]:
@@ -62,10 +64,32 @@ def attended_sets(template: GraphTemplate, sets: Int64[np.ndarray, " num_nodes"]
     return {number for block in blocks for number in np.unique(sets[block.targets]).tolist()}
 
 
+def _shared_tensors(template: GraphTemplate) -> Iterator[str]:
+    """Of every block the name of its tensor, if that has fewer values than edges: it is tied, or used twice."""
+    places = [_tensor(template, block) for block in template.blocks]
+    num_edges: Counter[int | None] = Counter()
+    for block, place in zip(template.blocks, places, strict=True):
+        num_edges[place] += block.num_edges
+    for place in places:
+        tensor = None if place is None else template.tensors[place]
+        yield tensor.names[0] if tensor and num_edges[place] > tensor.size else ""
+
+
+def _tensor(template: GraphTemplate, block: Block) -> int | None:
+    """Number of the tensor that all values of a block lie in; none where it has no values, or those of several."""
+    if not block.kind.carries_value:
+        return None
+    first = block.target_offset.min() + block.source_offset.min()
+    last = block.target_offset.max() + block.source_offset.max() + (block.num_taps - 1) * block.tap_stride
+    starts = [tensor.offset for tensor in template.tensors]
+    place, other = np.searchsorted(starts, [first, last], "right") - 1
+    return int(place) if place == other else None
+
+
 def _bundles(
-    template: GraphTemplate, block: Block, sets: Int64[np.ndarray, " num_nodes"], attended: set[int]
+    template: GraphTemplate, block: Block, sets: Int64[np.ndarray, " num_nodes"], attended: set[int], shared: str
 ) -> Iterator[Bundle]:
-    """The edges of a block, apart by set of the source, set of the target, and chain."""
+    """The edges of a block, apart by set of the source, set of the target, and chain; ``shared`` is their tensor."""
     source, per_source = _per_group(np.stack([sets[block.sources], block.source_chain]), block.num_groups)
     target, per_target = _per_group(sets[block.targets][None], block.num_groups)
     count = per_source.T @ per_target * block.num_taps
@@ -78,7 +102,7 @@ def _bundles(
             target=int(target[0, place]),
             kind=block.kind,
             operations=tuple(operation_words(template.chains[chain], on_pairs)),
-            words=tuple(_words(template, block, chosen)),
+            words=(*_words(template, block, chosen), *[f"shared: {shortened(shared)}"] * bool(shared)),
             num_edges=int(count[row, place]),
         )
 

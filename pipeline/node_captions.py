@@ -6,41 +6,44 @@ Writes  words with their colours
 
 from collections.abc import Iterator
 
-from pipeline.drawing_canvas import FAINT, FILL, INK, STEPS, name_lines, packed
-from pipeline.drawing_words import counted
+from pipeline.drawing_canvas import FAINT, FILL, INK, STEPS
+from pipeline.drawing_words import counted, name_lines, packed
 from pipeline.graph_outline import Outline
 
 Words = tuple[str, str, str]
 """Of a caption: a line, its colour, its weight."""
+LETTERS = 24
+"""In a line, about."""
 
 
 def set_caption(outline: Outline, number: int) -> Iterator[Words]:
     """What stands under a column about one of its sets: what it is."""
-    kind = outline.template.node_sets[number].kind
-    for title in name_lines(outline.title(number)):
-        yield title, FILL[kind][1], "bold"
-    for words in outline.lines(number):
-        yield words, INK, "normal"
+    words = outline.words[number]
+    for line in name_lines(words.title):
+        yield line, FILL[outline.node_sets[number].kind][1], "bold"
+    for line in words.lines:
+        yield line, INK, "normal"
     if number in outline.ends:
-        for words in packed([f"then {operation}" for operation in outline.ends[number]], 24):
-            yield words, STEPS, "normal"
+        for line in packed([f"then {operation}" for operation in outline.ends[number]], LETTERS):
+            yield line, STEPS, "normal"
         yield "→ output", INK, "normal"
 
 
 def gap_caption(outline: Outline, number: int) -> Iterator[Words]:
     """What stands under the gap before a column about one of its sets: the edges into it."""
-    beside = [other for other, owner in outline.beside.items() if owner == number]
-    main = [bundle for bundle in outline.into(number) if bundle.source not in beside]
-    for bundle in main:
-        for words in packed([f"{operation} then" for operation in bundle.operations], 24):
-            yield words, STEPS, "normal"
-        origin = [f"from {outline.name(bundle.source)}"] if len(main) > 1 else []
-        for words in packed([*bundle.words, counted(bundle.num_edges, "edge", "edges"), *origin], 24):
-            yield words, INK, "normal"
-    for other in beside:
-        count = outline.template.node_sets[other].count
-        bundles = outline.into(other) + [bundle for bundle in outline.into(number) if bundle.source == other]
-        several = [counted(count, "position", "positions")] if count > 1 and not outline.into(other) else []
-        edges = (f"{', '.join(b.words)}, {counted(b.num_edges, 'edge', 'edges')}" for b in bundles)
-        for words in packed([*several, *edges], 24):
-            yield words, FAINT, "normal"
+    bundles = outline.into(number)
+    for bundle in bundles:
+        for line in packed([f"{operation} then" for operation in bundle.operations], LETTERS):
+            yield line, STEPS, "normal"
+        words = [*bundle.words, counted(bundle.num_edges, "edge", "edges")]
+        if len({bundle.source for bundle in bundles}) > 1:
+            words += [f"from {line}" for line in name_lines(outline.words[bundle.source].name)[-1:]]
+        for line in packed(words, LETTERS):
+            yield line, INK, "normal"
+    for other in (*outline.statistics(number), *outline.constants(number)):
+        into, count = outline.into(other), outline.node_sets[other].count
+        words = [counted(count, "position", "positions")] if count > 1 and not into else []
+        for bundle in (*into, *outline.out_of(other)):
+            words += [f"{', '.join(bundle.words)}, {counted(bundle.num_edges, 'edge', 'edges')}"]
+        for line in packed(words, LETTERS):
+            yield line, FAINT, "normal"

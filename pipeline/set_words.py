@@ -16,7 +16,7 @@ from jaxtyping import Int64
 from pipeline.drawing_words import counted, square
 from pipeline.edge_bundles import FACTORS, Bundle
 from pipeline.graph_kinds import EdgeKind, NodeKind, Operation
-from pipeline.parameter_graph import Block, GraphTemplate
+from pipeline.parameter_graph import Block, GraphTemplate, NodeSet
 
 COUNTED = {
     NodeKind.INPUT: ("input", "inputs"),
@@ -52,6 +52,17 @@ class SetWords:
     size: tuple[str, ...] = ()
     """Lines: how many nodes, and the map they live on."""
 
+    @property
+    def name(self) -> str:
+        """In a line, where the set is mentioned elsewhere."""
+        return f"{self.title} {self.place}".rstrip()
+
+    @property
+    def lines(self) -> list[str]:
+        """Under the title."""
+        last = ", ".join(filter(None, [*self.role[-1:], self.place]))
+        return [*self.role[:-1], *[last] * bool(last), *self.size]
+
 
 def words_of_sets(
     template: GraphTemplate, bundles: Sequence[Bundle], sets: Int64[np.ndarray, " num_nodes"], beside: Mapping[int, int]
@@ -69,7 +80,10 @@ def words_of_sets(
     for number, nodes in enumerate(template.node_sets):
         into = [bundle for bundle in bundles if bundle.target == number]
         role = tuple(_roles(template, bundles, number))
-        size = tuple(_sizes(template, into, number, maps.get(number, ()), number in channels, number in paired))
+        paired_noun = "product" if nodes.kind == NodeKind.PRODUCT else "score"
+        noun = "channel" if number in channels else paired_noun if number in paired else "feature"
+        noun = "head" if nodes.kind == NodeKind.HEAD else noun
+        size = tuple(_sizes(nodes, into, maps.get(number, ()), noun))
         words.append(SetWords(title=nodes.name or COUNTED[nodes.kind][0], role=role, size=size))
     return tuple(_told_apart(words, bundles, beside))
 
@@ -143,34 +157,24 @@ def _norm_words(template: GraphTemplate, bundles: Sequence[Bundle], number: int)
         yield "over positions" if over_map else "per position"
 
 
-def _sizes(
-    template: GraphTemplate, into: Sequence[Bundle], number: int, map_size: tuple[int, ...], channel: bool, paired: bool
-) -> Iterator[str]:
+def _sizes(nodes: NodeSet, into: Sequence[Bundle], map_size: tuple[int, ...], noun: str) -> Iterator[str]:
     """Lines that say how many nodes there are, and the map they live on."""
-    nodes = template.node_sets[number]
     if nodes.kind in PLAIN_COUNT:
         yield counted(nodes.count, *COUNTED[nodes.kind])
         return
-    if nodes.kind == NodeKind.HEAD:
-        width = into[0].num_edges // nodes.count if len(into) == 1 and into[0].num_edges % nodes.count == 0 else 0
-        yield counted(nodes.count, "head", "heads") + (f" of width {width}" if width else "")
-        if width:
-            yield f"each sums {counted(width, 'product', 'products')}"
-    elif channel and map_size:
+    words, longer = counted(nodes.count, noun, f"{noun}s"), [extent for extent in map_size if extent > 1]
+    if noun == "channel":
         length = "length " if len(map_size) == 1 else ""
-        yield f"{counted(nodes.count, 'channel', 'channels')} of {length}{square(map_size)}"
+        yield words + (f" of {length}{square(map_size)}" if map_size else "")
         return
-    elif channel:
-        yield counted(nodes.count, "channel", "channels")
-    elif paired:
-        yield counted(
-            nodes.count, *(("product", "products") if nodes.kind == NodeKind.PRODUCT else ("score", "scores"))
-        )
+    if noun == "head" and len(into) == 1 and into[0].num_edges % nodes.count == 0:
+        width = into[0].num_edges // nodes.count
+        yield f"{words} of width {width}"
+        yield f"each sums {counted(width, 'product', 'products')}"
     else:
-        yield counted(nodes.count, "feature", "features")
-    longer = [extent for extent in map_size if extent > 1]
-    if paired and len(map_size) == 2:
-        yield f"pairs of positions {square(map_size)}"
+        yield words
+    if noun in ("product", "score", "head") and len(longer) == 2:
+        yield f"pairs of positions {square(longer)}"
     elif longer:
         yield f"at {square(longer)} positions"
 
@@ -208,7 +212,7 @@ def _channel_sets(template: GraphTemplate, bundles: Sequence[Bundle], maps: Mapp
     found = {bundle.target for bundle in bundles if bundle.kind in CONVOLVED}
     for bundle in bundles:
         if template.node_sets[bundle.source].kind == NodeKind.INPUT:
-            image = len(maps.get(bundle.source, ())) > 1 or bundle.kind in CONVOLVED
+            image = sum(extent > 1 for extent in maps.get(bundle.source, ())) > 1 or bundle.kind in CONVOLVED
             found |= {bundle.source} if image else set()
     own = {bundle.target for bundle in bundles if bundle.kind in (EdgeKind.LINEAR_WEIGHT, EdgeKind.EMBEDDING)}
     alike = [b for b in bundles if b.target not in own and len(maps.get(b.source, ())) == len(maps.get(b.target, ()))]

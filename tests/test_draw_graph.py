@@ -2,7 +2,9 @@
 
 import re
 from html import unescape
+from itertools import pairwise
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -12,11 +14,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pipeline.draw_graph import picture
-from pipeline.drawing_canvas import name_lines, packed
+from pipeline.drawing_canvas import TITLE, width_of
 from pipeline.drawing_layout import Band, bands, lane_heights
-from pipeline.drawing_words import operation_words
+from pipeline.drawing_words import name_lines, operation_words, packed
 from pipeline.graph_kinds import EdgeKind, NodeKind, Operation, Step
 from pipeline.graph_outline import Outline, outline
+from pipeline.layer_cells import heights, measured
 from pipeline.parameter_graph import GraphTemplate
 from pipeline.tracing import trace
 
@@ -170,10 +173,10 @@ def test_no_two_boxes_read_the_same() -> None:
 
     for template in (trace(Twice(), torch.zeros(1, 3)), trace(Encoder(), torch.zeros(1, 5, 11)), wide_block()):
         shown = outline(template)
-        boxes = [(shown.title(number), *shown.lines(number)) for number in shown.column]
+        boxes = [(shown.words[number].title, *shown.words[number].lines) for number in shown.column]
         assert len(boxes) == len(set(boxes)), boxes
     twice = outline(trace(Twice(), torch.zeros(1, 3)))
-    named = {(twice.name(number), *twice.lines(number)) for number in twice.column}
+    named = {(twice.words[number].name, *twice.words[number].lines) for number in twice.column}
     assert ("layer 2 of 2", "linear, 2 of 2", "3 features") in named
     assert ("sum 1 of 2", "1 of 2", "3 features") in named
 
@@ -191,7 +194,7 @@ def test_pieces_of_an_image_in_a_row_are_features_at_positions() -> None:
             return torch.cat([self.token.expand(len(images), -1, -1), self.patch(images).flatten(2).transpose(1, 2)], 1)
 
     shown = outline(trace(Patches(), torch.zeros(1, 3, 8, 8)))
-    lines = [shown.lines(number) for number in shown.column]
+    lines = [shown.words[number].lines for number in shown.column]
     for expected in (["3 channels of 8×8"], ["7 channels of 4×4"], ["7 features", "at 17 positions"]):
         assert expected in lines
     assert ["learned constants", "7 features"] in lines
@@ -210,8 +213,8 @@ def test_the_map_of_a_convolution_is_the_one_torch_computes(
     images = torch.zeros(1, 2, extent)
     shown = outline(trace(network, images))
     [number] = [n for n, nodes in enumerate(shown.template.node_sets) if nodes.kind == NodeKind.NEURON]
-    assert shown.lines(number) == [f"3 channels of length {network(images).shape[-1]}"]
-    assert shown.lines(0) == [f"2 channels of length {extent}"]
+    assert shown.words[number].lines == [f"3 channels of length {network(images).shape[-1]}"]
+    assert shown.words[0].lines == [f"2 channels of length {extent}"]
 
 
 def test_values_colour_the_edges_of_a_tiny_network() -> None:
@@ -223,7 +226,9 @@ def test_values_colour_the_edges_of_a_tiny_network() -> None:
     assert "#8a3b04" in picture(template, "svg", one).decode()
     assert "#08306b" in picture(template, "svg", -one).decode().split("values of edges")[0]
     one[1] = np.nan
-    assert "#d0021b" in picture(template, "svg", one).decode()
+    svg = picture(template, "svg", one)
+    assert "#d0021b" in svg.decode()
+    assert "values that are no numbers" in words_of(svg)
 
 
 @pytest.mark.parametrize("file_format", ["svg", "png", "pdf"])
@@ -246,6 +251,109 @@ def test_another_suffix_is_refused_with_those_that_are_known(tmp_path: Path) -> 
     with pytest.raises(ValueError, match=r"graph\.gif: found the suffix '\.gif'; expected one of \.svg, \.png, \.pdf"):
         tiny_mlp().draw(tmp_path / "graph.gif")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing/graph.svg", r"missing/graph\.svg: there is no folder .*missing; make it, or choose another"),
+        ("folder.svg", r"folder\.svg: found a folder; expected the name of a file"),
+        (f"{'x' * 250}.svg", r"xx\.svg: cannot be written \(File name too long\); choose another name or folder"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_called_as_its_user_called_it(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "folder.svg").mkdir()
+    with pytest.raises(ValueError, match=message) as caught:
+        tiny_mlp().draw(tmp_path / name)
+    assert "aside" not in str(caught.value)
+
+
+@pytest.mark.parametrize("width", [2, 31])
+def test_any_name_of_a_module_can_be_drawn(width: int) -> None:
+    """Letters the font lacks, mathematics, markup, and what XML cannot hold."""
+    network = nn.Sequential()
+    for name in ("層の名前", "$x_1$", "<b>&amp;", "bell\a", "half\ud800", "x" * 100):
+        network.add_module(name, nn.Linear(width, width))
+    template = trace(network, torch.zeros(1, width))
+    svg = picture(template, "svg")
+    ElementTree.fromstring(svg)
+    for expected in ("層の名前", "$x_1$", "<b>&amp;", "bell\ufffd", "half\ufffd", "…" + "x" * 17):
+        assert expected in words_of(svg)
+    for file_format in ("png", "pdf"):
+        assert picture(template, file_format)
+
+
+def test_the_scale_of_values_stands_beside_the_counts_and_is_left_out_without_values() -> None:
+    template = tiny_mlp()
+    svg = picture(template, "svg", np.ones(template.num_values, dtype=np.float32)).decode()
+    [start] = re.findall(r' x="([\d.]+)"[^>]*>19 nodes', svg)
+    [scale] = re.findall(r' x="([\d.]+)"[^>]*>values of edges', svg)
+    assert float(scale) / 72 > float(start) / 72 + width_of("19 nodes · 52 edges · 47 values", TITLE)
+    words = words_of(picture(trace(nn.ReLU(), torch.zeros(1, 3)), "svg", np.zeros(0, dtype=np.float32)))
+    assert "values of edges" not in words
+    assert "edges with values" not in words
+
+
+def test_edges_of_a_tensor_that_is_used_twice_or_tied_say_its_name() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.twice, self.head = nn.Embedding(7, 5), nn.Linear(5, 5), nn.Linear(5, 7)
+            self.head.weight = self.embed.weight
+
+        def forward(self, words: Tensor) -> Tensor:
+            return self.head(self.twice(torch.relu(self.twice(self.embed(words)))))
+
+    bundles = outline(trace(Tied(), torch.zeros(1, 3, dtype=torch.int64))).bundles
+    shared = [word for bundle in bundles for word in bundle.words if word.startswith("shared")]
+    names = ["embed.weight", "twice.weight", "twice.bias"]
+    assert sorted(shared) == sorted(2 * [f"shared: {name}" for name in names])
+
+
+def test_two_weights_that_are_one_layer_are_not_called_shared() -> None:
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.upper, self.lower = nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.zeros(3, 3))
+
+        def forward(self, rows: Tensor) -> Tensor:
+            return nn.functional.linear(rows, torch.cat([self.upper, self.lower]))
+
+    for template in (wide_block(), trace(Joined(), torch.zeros(1, 3))):
+        assert not [bundle for bundle in outline(template).bundles if "shared" in " ".join(bundle.words)]
+
+
+def test_words_around_the_arrows_of_a_box_and_of_its_statistics_do_not_meet() -> None:
+    """A norm over two layers, which it reads through two chains, and its statistics too."""
+
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.norm = nn.Linear(3, 5), nn.Linear(3, 5), nn.LayerNorm(10)
+
+        def forward(self, rows: Tensor) -> Tensor:
+            return self.norm(torch.cat([torch.tanh(self.first(rows)), self.second(rows)], 1))
+
+    shown = outline(trace(Joined(), torch.zeros(1, 3)))
+    [number] = [n for n, nodes in enumerate(shown.node_sets) if nodes.kind == NodeKind.NORMALISED]
+    lanes = {source: source for source, target in shown.links if target == number}
+    found = heights(measured(shown, number), lanes, min(lanes))
+    stacked = sorted(found.arrows, key=lambda arrow: -arrow[1])
+    assert len(stacked) == 4
+    assert 0.0 in [height for _, height in stacked]
+    for (upper, high), (lower, low) in pairwise(stacked):
+        assert high - upper.below > low + lower.above
+    for place in (stacked[:2], stacked[2:]):
+        foot, top = found.statistics if place == stacked[:2] else (found.foot, found.top)
+        assert all(foot < height < top for _, height in place)
+
+
+def test_tokens_with_the_batch_second_are_features_at_positions() -> None:
+    """`nn.MultiheadAttention` puts the batch, one example, between positions and features."""
+    shown = outline(trace(nn.TransformerEncoderLayer(2, 1, 3, batch_first=True), torch.zeros(1, 3, 2)))
+    lines = [words.lines for words in shown.words]
+    assert lines[0] == ["2 features", "at 3 positions"]
+    assert ["queries × keys", "2 products", "pairs of positions 3×3"] in lines
 
 
 def test_a_wide_network_is_drawn_without_its_single_edges(monkeypatch: pytest.MonkeyPatch) -> None:
