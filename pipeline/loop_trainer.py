@@ -20,8 +20,9 @@ from jaxtyping import Bool, Float32
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from pipeline.architectures import Dropout, initialise
+from pipeline.architectures import initialise
 from pipeline.images import Images
+from pipeline.network_parts import Dropout
 from pipeline.value_layout import lay_out, values_from
 from pipeline.zoo import Configuration, ModelSpec
 

@@ -42,7 +42,11 @@ def write_file(path: Path, content: bytes) -> None:
     """Write a file, or replace one: a reader sees the old content or the new."""
     aside = aside_path(path)
     _write(aside, content)
-    aside.replace(path)
+    try:
+        aside.replace(path)
+    except OSError:  # a folder is there, say
+        aside.unlink()
+        raise
     synchronise(path.parent)
 
 

@@ -10,42 +10,21 @@ other one.
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from jaxtyping import Int64
 
-from pipeline.architectures import Activation, Architecture, Initialisation, SmallCNN
+from pipeline.architectures import Architecture, Initialisation
 from pipeline.distributions import Choice, Distribution
+from pipeline.families import FamilySpec
 from pipeline.images import ImageSpec
+from pipeline.network_parts import Activation
 
 Optimizer = Literal["sgd", "adam", "rmsprop"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SmallCNNFamily:
-    """The Small CNN Zoo's network (4,970 parameters on grey images of ten classes), with a drawn activation."""
-
-    family: Literal["small_cnn"]
-    """The family's name; images must be at least 15x15."""
-    activation: Choice[Activation]
-    """Of one network's layers, all the same: relu or tanh."""
-
-    def __post_init__(self) -> None:
-        self.activation.check("activation")
-
-    def check(self, images: ImageSpec) -> None:
-        """Refuse images that are too small."""
-        SmallCNN.check_input(images.shape)
-
-    def draw(self, images: ImageSpec, stream: Callable[[str], np.random.Generator]) -> Architecture:
-        """One network of the family; ``stream`` gives the generator of each argument by its name."""
-        activation = self.activation.draw(stream("activation"))
-        shape = {"input_shape": list(images.shape), "num_classes": images.num_classes}
-        return Architecture(family=self.family, arguments={**shape, "activation": activation})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +72,7 @@ class ZooSpec:
     """What the zoo is called in reports."""
     images: ImageSpec
     """What its networks are trained and tested on."""
-    architecture: SmallCNNFamily
+    architecture: FamilySpec
     """The family of networks, and the ranges its arguments are drawn from."""
     hyperparameters: Hyperparameters
     """How each run's training is drawn."""
@@ -122,7 +101,6 @@ class ZooSpec:
                 f"checkpoint_epochs is {list(kept)}; expected at least one epoch, ascending, each once, from 0 to "
                 f"{self.epochs} (epochs)"
             )
-        self.architecture.check(self.images)
 
     def document(self) -> dict[str, Any]:
         """The specification as plain JSON values, without what is not given."""
@@ -230,7 +208,7 @@ def resolve(spec: ZooSpec, run_index: int) -> ModelSpec:
     """One run of a zoo.
 
     Raises:
-        ValueError: its part of the training images is less than one batch.
+        ValueError: its part of the training images is less than one batch, or its network does not fit them.
     """
 
     def stream(name: str) -> np.random.Generator:
@@ -240,6 +218,10 @@ def resolve(spec: ZooSpec, run_index: int) -> ModelSpec:
     optimizer = draws.optimizer.draw(stream("optimizer"))
     initialisation = draws.initialisation.draw(stream("initialisation"))
     architecture = spec.architecture.draw(spec.images, stream)
+    try:
+        check_fits(architecture.document())
+    except ValueError as error:
+        raise ValueError(f"run {run_index}: {error}") from error
     config = Configuration(
         optimizer=optimizer,
         learning_rate=draws.learning_rate.draw(stream("learning_rate")),
@@ -257,8 +239,8 @@ def resolve(spec: ZooSpec, run_index: int) -> ModelSpec:
     num_train = round(config.train_fraction * spec.images.num_train_images)
     if num_train < spec.batch_size:
         raise ValueError(
-            f"run {run_index}: train_fraction {config.train_fraction} of {spec.images.num_train_images} training images is "
-            f"{num_train} images, less than one batch (batch_size {spec.batch_size}); raise the smallest "
+            f"run {run_index}: train_fraction {config.train_fraction} of {spec.images.num_train_images} training "
+            f"images is {num_train} images, less than one batch (batch_size {spec.batch_size}); raise the smallest "
             "train_fraction or images.num_train, or lower batch_size"
         )
     return ModelSpec(
@@ -269,3 +251,10 @@ def resolve(spec: ZooSpec, run_index: int) -> ModelSpec:
         num_train=num_train,
         checkpoint_epochs=spec.checkpoint_epochs,
     )
+
+
+@lru_cache(maxsize=100_000)
+def check_fits(architecture: str) -> None:
+    """Refuse an architecture whose sizes do not fit together; nothing is allocated."""
+    with torch.device("meta"):
+        Architecture.parse(architecture).build()

@@ -26,9 +26,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float32, UInt8
 
-from pipeline.architectures import Activation, Initialisation
+from pipeline.architectures import Initialisation
 from pipeline.file_records import FileRecord
 from pipeline.loop_trainer import Checkpoint
+from pipeline.network_parts import Activation
 from pipeline.parquet_files import read_table
 from pipeline.whole_files import leftovers, sweep, write_file, write_folder
 from pipeline.zoo import Configuration, Optimizer, ZooSpec, document_digest, parse_spec

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from pipeline.architectures import Architecture, Dropout, Initialisation, SmallCNN, initialise
+from pipeline.architectures import Architecture, Initialisation, initialise
+from pipeline.image_networks import SmallCNN
+from pipeline.network_parts import Dropout
 from pipeline.tracing import trace
 
 
@@ -82,7 +84,7 @@ def test_images_of_15_pixels_are_just_large_enough() -> None:
             "unknown architecture family 'big_cnn'; expected one of small_cnn",
         ),
         (Architecture(family="small_cnn", arguments={"width": 3}), 'architecture {"arguments":{"width":3},"family"'),
-        (small_cnn("gelu"), "unknown activation 'gelu'; expected relu or tanh"),
+        (small_cnn("gelux"), "unknown activation 'gelux'; expected relu, tanh, gelu"),
     ],
 )
 def test_an_unknown_architecture_is_refused(architecture: Architecture, message: str) -> None:
@@ -146,8 +148,8 @@ def test_initial_weights_come_from_the_generator_and_from_nothing_else() -> None
 
 
 def test_a_module_whose_start_is_not_defined_is_refused() -> None:
-    with pytest.raises(ValueError, match="1 is a BatchNorm2d; how its parameters start is not defined"):
-        initialise(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)), "he", None, torch.Generator())
+    with pytest.raises(ValueError, match="1 is a PReLU; how its parameters start is not defined"):
+        initialise(nn.Sequential(nn.Conv2d(1, 2, 3), nn.PReLU()), "he", None, torch.Generator())
 
 
 @given(rate=st.floats(0.05, 0.95), seed=st.integers(0, 2**31))

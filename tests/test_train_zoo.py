@@ -75,7 +75,11 @@ def test_a_finished_zoo_is_left_alone_and_no_cluster_is_started(
     store = train_all(tmp_path / "zoo", TINY, images)
     before = {path: path.stat().st_mtime_ns for path in store.path.rglob("*")}
     monkeypatch.setitem(sys.modules, "ray", None)  # importing it is an error
-    monkeypatch.setattr(train_zoo, "load_images", None)  # whoever calls it fails
+
+    def fail(spec: ImageSpec, folder: Path | None) -> Images:
+        raise AssertionError("a finished zoo needs no images")
+
+    monkeypatch.setattr(train_zoo, "load_images", fail)
     zoo(TINY, store.path)
     assert capsys.readouterr().out.splitlines()[0] == f"Nothing to do: all 2 chunks of {store.path} are trained."
     assert {path: path.stat().st_mtime_ns for path in store.path.rglob("*")} == before
@@ -88,7 +92,7 @@ def test_an_impossible_zoo_makes_no_folder(tmp_path: Path) -> None:
 
 
 def test_a_zoo_whose_images_do_not_load_makes_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(spec: ImageSpec) -> Images:
+    def fail(spec: ImageSpec, folder: Path | None) -> Images:
         raise RuntimeError("cannot allocate")
 
     monkeypatch.setattr(train_zoo, "load_images", fail)

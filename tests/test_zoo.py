@@ -126,7 +126,6 @@ def test_a_run_without_a_full_batch_is_refused_by_its_fraction_and_batch_size() 
         ({"checkpoint_epochs": (1, 1)}, r"checkpoint_epochs is \[1, 1\]; .* each once"),
         ({"checkpoint_epochs": (-1, 2)}, r"checkpoint_epochs is \[-1, 2\]; .* from 0 to 2 \(epochs\)"),
         ({"checkpoint_epochs": (0, 3)}, r"checkpoint_epochs is \[0, 3\]; .* from 0 to 2 \(epochs\)"),
-        ({"images": ImageSpec(name="digits", size=14)}, "small_cnn: images are 14x14 pixels"),
         ({"learning_rate": Distribution(choice=(0.0,))}, r"learning_rate: choice is \[0.0\]; expected numbers above 0"),
         ({"momentum": Distribution(choice=(1.0,))}, "momentum: .* expected numbers at least 0 and below 1"),
         ({"l2": Distribution(choice=(-1.0,))}, "l2: .* expected numbers at least 0"),
@@ -140,6 +139,11 @@ def test_a_run_without_a_full_batch_is_refused_by_its_fraction_and_batch_size() 
 def test_an_impossible_specification_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tiny_spec(**changes)
+
+
+def test_a_network_that_does_not_fit_the_images_is_refused_before_anything_is_trained() -> None:
+    with pytest.raises(ValueError, match="run 0: small_cnn: images are 14x14 pixels"):
+        expand(tiny_spec(images=ImageSpec(name="digits", size=14)))
 
 
 def test_a_family_without_an_activation_is_refused() -> None:

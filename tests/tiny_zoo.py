@@ -4,13 +4,14 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.distributions import Choice, Distribution
+from pipeline.families import FamilySpec
 from pipeline.images import ImageSpec
-from pipeline.zoo import Hyperparameters, SmallCNNFamily, ZooSpec
+from pipeline.zoo import Hyperparameters, ZooSpec
 
 TINY = ZooSpec(
     name="tiny",
     images=ImageSpec(name="digits", size=17, num_train=101),
-    architecture=SmallCNNFamily(family="small_cnn", activation=Choice(choice=("relu", "tanh"))),
+    architecture=FamilySpec(family="small_cnn", activation=Choice(choice=("relu", "tanh"))),
     hyperparameters=Hyperparameters(
         optimizer=Choice(choice=("sgd", "adam", "rmsprop")),
         learning_rate=Distribution(log_uniform=(1e-3, 1e-2)),
