@@ -37,7 +37,7 @@ def exchangeable_rows(template: GraphTemplate) -> list[Int64[np.ndarray, "count 
 
     A row is a single node, a node with those tied to it (by a residual sum, a norm, a layer that is used twice), or a
     whole group, head or branch; then the rows within each are listed too. The sets generate all automorphisms but those
-    that are no products of permuted rows (`pipeline.symmetry_group.Search`).
+    that are no products of permuted rows (`pipeline.symmetry_group.StabiliserChain`).
     """
     return sorted(_rows(symmetry_group(template)), key=lambda rows: int(rows.min()))
 

@@ -3,6 +3,10 @@
 Reads   a `ColouredGraph`
 Writes  finer colourings, pieces, isomorphisms
 
+Individualisation and refinement, as in nauty and bliss (McKay and Piperno 2014, arXiv:1301.1493): colours are refined
+until they are equitable (one-dimensional Weisfeiler and Leman), then one vertex is given a colour of its own, and so
+on. The difference is `fall_apart`: pieces that refinement has separated are searched one by one.
+
 Everything here is exact. Colours are refined by hashes, and equal hashes of different neighbourhoods would leave them
 coarser than they could be; that costs time alone, because no vertex is mapped to another on the word of its colour:
 an isomorphism is returned when all arcs have been compared, and refused when every choice has been tried.
@@ -30,22 +34,55 @@ class ColouredGraph:
     def num_vertices(self) -> int:
         return len(self.colour)
 
+    @property
+    def is_discrete(self) -> bool:
+        """Whether every vertex has a colour of its own, so that nothing can be exchanged."""
+        return len(np.unique(self.colour)) == self.num_vertices
+
     @cached_property
     def content(self) -> bytes:
-        """The same for equal graphs, vertex by vertex and arc by arc."""
+        """The same for equal graphs of one size, vertex by vertex and arc by arc."""
         return self.colour.tobytes() + self.ends.tobytes() + self.arc_colour.tobytes()
 
     @cached_property
-    def signature(self) -> bytes:
+    def signature(self) -> tuple[bytes, bytes]:
         """The same for isomorphic graphs: how many vertices and arcs there are of which colours."""
-        if not len(self.arc_colour):
-            return np.sort(self.colour).tobytes()
         arcs = np.concatenate([self.colour[self.ends], self.arc_colour[None]])
-        return np.concatenate([np.sort(self.colour), arcs[:, np.lexsort(arcs)].reshape(-1)]).tobytes()
+        return np.sort(self.colour).tobytes(), arcs[:, np.lexsort(arcs)].tobytes()
 
 
 Piece = tuple[Int64[np.ndarray, " _num_vertices"], ColouredGraph]
 """Vertices of a larger graph, sorted by colour, and the graph they form; its arcs are sorted."""
+
+
+class Refusals:
+    """The wrong choices of a search, and what they cost: the vertices and arcs that were refined to refuse them.
+
+    Right choices are few: an automorphism takes one for each level of the search, and doubles the group at least. Wrong
+    ones may be more than any polynomial says: Cai, Fürer and Immerman (1992) build such graphs. They are counted, not
+    timed, so that a search is finished or given up on every machine alike.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        """Vertices and arcs refined."""
+        self.count = 0
+        self.refined = 0
+
+    def add(self, graph: ColouredGraph) -> None:
+        """A vertex of a graph was refused as the image of another.
+
+        Raises:
+            ValueError: the refusals have cost more than they may.
+        """
+        self.count += 1
+        self.refined += 2 * (graph.num_vertices + len(graph.arc_colour))
+        if self.refined > self.most:
+            raise ValueError(
+                f"{self.count:,} times a vertex was refused as the image of another, the last time in a piece of "
+                f"{graph.num_vertices:,} vertices and {len(graph.arc_colour):,} arcs, which refined {self.refined:,} "
+                f"vertices and arcs altogether, more than {self.most:,}"
+            )
 
 
 def number_rows(columns: Int64[np.ndarray, "width n"]) -> Int64[np.ndarray, " n"]:
@@ -58,7 +95,7 @@ def number_rows(columns: Int64[np.ndarray, "width n"]) -> Int64[np.ndarray, " n"
 
 
 def refine(graph: ColouredGraph) -> ColouredGraph:
-    """Tell vertices apart by the colours around them, until that tells no more apart."""
+    """Tell vertices apart by the colours around them, until that tells no more apart: the colouring is equitable."""
     first, second = graph.ends
     ends, others = np.concatenate([first, second]), np.concatenate([second, first])
     role = np.concatenate([2 * graph.arc_colour, 2 * graph.arc_colour + 1])
@@ -113,28 +150,32 @@ def split(graph: ColouredGraph, piece: Int64[np.ndarray, " num_vertices"]) -> li
     return pieces
 
 
-def isomorphism(first: ColouredGraph, second: ColouredGraph) -> Int64[np.ndarray, " num_vertices"] | None:
+def isomorphism(
+    first: ColouredGraph, second: ColouredGraph, refusals: Refusals
+) -> Int64[np.ndarray, " num_vertices"] | None:
     """The vertex of the second graph for every one of the first, so that colours and arcs agree; None if there is none.
 
     Pieces are matched one by one, in any order, because being isomorphic is an equivalence.
+
+    Raises:
+        ValueError: too much was refused.
     """
-    if first.num_vertices != second.num_vertices or first.signature != second.signature:
+    if first.signature != second.signature:
         return None
     if first.content == second.content:
         return np.arange(first.num_vertices)
     pieces, waiting = fall_apart(first), fall_apart(second)
     if len(pieces) != len(waiting):
         return None
-    if len(pieces) == 1:
-        return _searched_isomorphism(pieces[0], waiting[0])
-    unmatched: dict[bytes, list[Piece]] = {}
+    compare = isomorphism if len(pieces) > 1 else _searched_isomorphism
+    unmatched: dict[tuple[bytes, bytes], list[Piece]] = {}
     for targets, other in waiting:
         unmatched.setdefault(other.signature, []).append((targets, other))
     result = np.empty(first.num_vertices, dtype=np.int64)
     for vertices, piece in pieces:
         candidates = unmatched.get(piece.signature, [])
         for place, (targets, other) in enumerate(candidates):
-            found = isomorphism(piece, other)
+            found = compare(piece, other, refusals)
             if found is not None:
                 result[vertices] = targets[found]
                 del candidates[place]
@@ -144,13 +185,19 @@ def isomorphism(first: ColouredGraph, second: ColouredGraph) -> Int64[np.ndarray
     return result
 
 
-def smallest_choice(graph: ColouredGraph) -> Int64[np.ndarray, " count"]:
-    """The vertices of a colour that few have, but more than one; none where every vertex has its own."""
-    colours, counts = np.unique(graph.colour, return_counts=True)
-    if counts.max(initial=1) == 1:
-        return np.zeros(0, dtype=np.int64)
-    counts[counts == 1] = counts.max() + 1
-    return np.flatnonzero(graph.colour == colours[np.argmin(counts)])
+def target_cell(graph: ColouredGraph) -> Int64[np.ndarray, " count"]:
+    """The vertices of one colour, to single out one of them: the colour with most kinds of arcs, of several the rarest.
+
+    For a connected piece, whose arcs are not determined by colours; then a colour with many kinds of arcs splits many
+    others (maximally non-trivially joined cells: Junttila and Kaski 2007, McKay and Piperno 2014). A rarest colour
+    alone may be a trap: rows of a Latin square would be singled out one after another before any column, in all orders.
+    """
+    _, of_vertex, count = np.unique(graph.colour, return_inverse=True, return_counts=True)
+    ends = of_vertex[graph.ends]
+    _, example = np.unique(number_rows(np.concatenate([ends, graph.arc_colour[None]])), return_index=True)
+    num_kinds = np.bincount(ends[:, example].reshape(-1), minlength=len(count))
+    order = np.lexsort((count, -num_kinds))
+    return np.flatnonzero(of_vertex == order[count[order] > 1][0])
 
 
 def single_out(graphs: list[ColouredGraph], vertices: list[int]) -> list[Piece]:
@@ -167,22 +214,19 @@ def single_out(graphs: list[ColouredGraph], vertices: list[int]) -> list[Piece]:
     ]
 
 
-def _searched_isomorphism(first: Piece, second: Piece) -> Int64[np.ndarray, " num_vertices"] | None:
-    """An isomorphism of connected pieces that need not be their vertices' order: one vertex is tried on all others."""
-    (vertices, piece), (targets, other) = first, second
-    result = np.empty(piece.num_vertices, dtype=np.int64)
-    if piece.num_vertices != other.num_vertices or piece.signature != other.signature:
-        return None
-    if piece.content == other.content:
-        result[vertices] = targets
-        return result
-    choice = smallest_choice(piece)
-    for candidate in smallest_choice(other).tolist() if len(choice) else []:
-        (places, fixed), (other_places, other_fixed) = single_out([piece, other], [int(choice[0]), candidate])
-        found = isomorphism(fixed, other_fixed)
+def _searched_isomorphism(
+    first: ColouredGraph, second: ColouredGraph, refusals: Refusals
+) -> Int64[np.ndarray, " num_vertices"] | None:
+    """An isomorphism of connected pieces: one vertex is tried on all of its colour."""
+    vertex = int(target_cell(first)[0])
+    for candidate in np.flatnonzero(second.colour == first.colour[vertex]).tolist():
+        (places, fixed), (other_places, other_fixed) = single_out([first, second], [vertex, candidate])
+        found = isomorphism(fixed, other_fixed, refusals)
         if found is not None:
-            result[vertices[places]] = targets[other_places[found]]
+            result = np.empty(first.num_vertices, dtype=np.int64)
+            result[places] = other_places[found]
             return result
+        refusals.add(second)
     return None
 
 

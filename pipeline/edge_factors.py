@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from pipeline.coloured_graph import number_rows
-from pipeline.parameter_graph import GraphTemplate
+from pipeline.parameter_graph import Block, GraphTemplate
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,48 +51,61 @@ def source_labels(template: GraphTemplate) -> list[Int64[np.ndarray, " all_sourc
 
 def read_factors(template: GraphTemplate) -> Factors:
     """What every target reads with every geometry, over all blocks; equal sets once."""
-    numbers: dict[bytes, int] = {}
-    contents: list[np.ndarray] = []
-    geometries: list[int] = []
-
-    def number(geometry: int, rows: Int64[np.ndarray, "2 n"]) -> int:
-        key = geometry.to_bytes(8, "little") + rows.tobytes()
-        if key not in numbers:
-            numbers[key] = len(numbers)
-            contents.append(rows)
-            geometries.append(geometry)
-        return numbers[key]
-
-    columns: list[np.ndarray] = [np.zeros((3, 0), dtype=np.int64)]  # target, geometry, factor
-    for block, geometry, labels in zip(
-        template.blocks, geometry_numbers(template).tolist(), source_labels(template), strict=True
-    ):
-        group = np.repeat(np.arange(block.num_groups), block.num_sources)
-        order = np.lexsort((labels, block.sources, group))
-        rows = np.stack([block.sources, labels])[:, order].reshape(2, block.num_groups, -1)
-        found = [number(geometry, np.ascontiguousarray(rows[:, place])) for place in range(block.num_groups)]
-        factor = np.repeat(found, block.num_targets)
-        columns.append(np.stack([block.targets, np.full_like(block.targets, geometry), factor]))
-    table = np.concatenate(columns, axis=1)
-    table = table[:, np.lexsort(table[::-1])]
-    first = run_starts(table[:2])
-    factor = table[2, first]
-    joined: dict[bytes, int] = {}
-    lengths = np.diff(np.r_[first, table.shape[1]])
-    for place in np.flatnonzero(lengths > 1).tolist():  # several blocks of one geometry compute the same target
-        pieces = table[2, first[place] : first[place] + lengths[place]]
-        if pieces.tobytes() not in joined:
-            rows = np.concatenate([contents[piece] for piece in pieces.tolist()], axis=1)
-            rows = np.ascontiguousarray(rows[:, np.lexsort(rows[::-1])])
-            joined[pieces.tobytes()] = number(int(table[1, first[place]]), rows)
-        factor[place] = joined[pieces.tobytes()]
-    used, factor = np.unique(factor, return_inverse=True)
-    sources = [np.vstack([np.full((1, contents[old].shape[1]), new), contents[old]]) for new, old in enumerate(used)]
+    sets = _Sets()
+    blocks = zip(template.blocks, geometry_numbers(template).tolist(), source_labels(template), strict=True)
+    reads = [np.zeros((3, 0), dtype=np.int64), *(_block_reads(sets, *block) for block in blocks)]
+    node, geometry, number = _united(sets, np.concatenate(reads, axis=1))
+    used, first, factor = np.unique(number, return_index=True, return_inverse=True)
+    contents = [sets.contents[number] for number in used.tolist()]
+    sizes = np.array([rows.shape[1] for rows in contents], dtype=np.int64)
+    sources = np.concatenate([np.zeros((2, 0), dtype=np.int64), *contents], axis=1)
     return Factors(
-        geometry=np.array(geometries, dtype=np.int64)[used],
-        target=np.stack([table[0, first], factor]),
-        source=np.concatenate([np.zeros((3, 0), dtype=np.int64), *sources], axis=1),
+        geometry=geometry[first],
+        target=np.stack([node, factor]),
+        source=np.concatenate([np.repeat(np.arange(len(used)), sizes)[None], sources]),
     )
+
+
+class _Sets:
+    """Sets of sources with labels, numbered as they come; equal ones of one geometry have one number."""
+
+    def __init__(self) -> None:
+        self.contents: list[Int64[np.ndarray, "2 n"]] = []
+        self._numbers: dict[tuple[int, bytes], int] = {}
+
+    def number(self, geometry: int, rows: Int64[np.ndarray, "2 n"]) -> int:
+        """Of sources and labels, sorted by both."""
+        number = self._numbers.setdefault((geometry, rows.tobytes()), len(self.contents))
+        if number == len(self.contents):
+            self.contents.append(rows)
+        return number
+
+
+def _block_reads(
+    sets: _Sets, block: Block, geometry: int, labels: Int64[np.ndarray, " all_sources"]
+) -> Int64[np.ndarray, "3 all_targets"]:
+    """Each target of a block, the geometry, and the number of the set it reads: that of its group."""
+    group = np.repeat(np.arange(block.num_groups), block.num_sources)
+    order = np.lexsort((labels, block.sources, group))
+    rows = np.stack([block.sources, labels])[:, order].reshape(2, block.num_groups, -1)
+    numbers = [sets.number(geometry, rows[:, place]) for place in range(block.num_groups)]
+    return np.stack([block.targets, np.full_like(block.targets, geometry), np.repeat(numbers, block.num_targets)])
+
+
+def _united(sets: _Sets, reads: Int64[np.ndarray, "3 n"]) -> Int64[np.ndarray, "3 m"]:
+    """Each target and geometry once, sorted; several blocks that make one target read the union of their sets."""
+    reads = reads[:, np.lexsort(reads[::-1])]
+    starts = run_starts(reads[:2])
+    united = reads[:, starts]
+    lengths = np.diff(np.r_[starts, reads.shape[1]])
+    known: dict[bytes, int] = {}
+    for place in np.flatnonzero(lengths > 1).tolist():
+        parts = reads[2, starts[place] : starts[place] + lengths[place]]
+        if parts.tobytes() not in known:
+            rows = np.concatenate([sets.contents[part] for part in parts.tolist()], axis=1)
+            known[parts.tobytes()] = sets.number(int(united[1, place]), rows[:, np.lexsort(rows[::-1])])
+        united[2, place] = known[parts.tobytes()]
+    return united
 
 
 def run_starts(columns: Int64[np.ndarray, "width n"]) -> Int64[np.ndarray, " m"]:
@@ -101,7 +114,7 @@ def run_starts(columns: Int64[np.ndarray, "width n"]) -> Int64[np.ndarray, " m"]
 
 
 def number_runs(numbers: Int64[np.ndarray, " n"], starts: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
-    """A number per run, equal where the runs are."""
+    """A number per run, equal where the runs are; each ends where the next starts."""
     lengths = np.diff(np.r_[starts, len(numbers)])
     result, count = np.empty(len(starts), dtype=np.int64), 0
     for length in np.unique(lengths).tolist():

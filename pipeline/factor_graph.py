@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Int64
 
 from pipeline.coloured_graph import ColouredGraph, number_rows
-from pipeline.edge_factors import number_runs, read_factors, run_starts
+from pipeline.edge_factors import Factors, number_runs, read_factors, run_starts
 from pipeline.parameter_graph import GraphTemplate
-from pipeline.value_ties import read_tied_edges, read_ties
+from pipeline.value_ties import TiedEdges, Ties, read_tied_edges, read_ties
 
 
 class Sort(IntEnum):
@@ -87,46 +87,73 @@ def factor_graph(template: GraphTemplate) -> ColouredGraph:
     depth = (template.depth_from_input, template.depth_to_output)  # follow from the edges, and save rounds of refining
     parts.add(Sort.NODE, template.node_kind, template.node_rank, template.node_chain, *depth)
     factor_vertices = parts.add(Sort.FACTOR, factors.geometry)
-
-    plain = ~ties.by_ties[factors.target[1]]
-    node, factor = factors.target[:, plain]
-    parts.join(factor_vertices[factor], node, Arc.TARGET)
-    tied_node, tied_factor = factors.target[:, ~plain]
-    target_slots = parts.add(Sort.TARGET_SLOT, np.zeros_like(tied_node))
-    parts.join(target_slots, factor_vertices[tied_factor], Arc.SLOT_FACTOR)
-    parts.join(target_slots, tied_node, Arc.SLOT_NODE)
-    slot = np.full(len(plain) + factors.source.shape[1], -1, dtype=np.int64)
-    slot[: len(plain)][~plain] = target_slots
-
-    plain = ~ties.by_ties[factors.source[0]]
-    (factor, node), colour = _bundled(factors.source[:, plain])
-    parts.join(node, factor_vertices[factor], Arc.SOURCE + colour)
-    tied_factor, tied_node, label = factors.source[:, ~plain]
-    source_slots = parts.add(Sort.SOURCE_SLOT, label)
-    parts.join(source_slots, factor_vertices[tied_factor], Arc.SLOT_FACTOR)
-    parts.join(source_slots, tied_node, Arc.SLOT_NODE)
-    slot[factors.target.shape[1] :][~plain] = source_slots
-
-    tie_numbers, example, tie = np.unique(ties.tie, return_index=True, return_inverse=True)
-    families, family = np.unique(ties.family[example], return_inverse=True)
-    tie_vertices = parts.add(Sort.TIE, np.zeros_like(tie_numbers))
-    parts.join(slot[ties.slot], tie_vertices[tie], Arc.SLOT_TIE)
-    parts.join(tie_vertices, parts.add(Sort.FAMILY, np.zeros_like(families))[family], Arc.TIE_FAMILY)
-
-    chosen = tied.shared & ties.by_edges[factors.target[1, tied.target]]
-    target, source = tied.target[chosen], tied.source[chosen]
-    geometry = factors.geometry[factors.target[1, target]]
-    edges = parts.add(Sort.EDGE, geometry, factors.source[2, source], tied.tap[chosen])
-    numbers, value = np.unique(tied.value[chosen], return_inverse=True)
-    values = parts.add(Sort.VALUE, np.zeros_like(numbers))
-    parts.join(edges, factors.source[1, source], Arc.EDGE_SOURCE)
-    parts.join(edges, factors.target[0, target], Arc.EDGE_TARGET)
-    parts.join(edges, values[value], Arc.EDGE_VALUE)
+    target_slots = _add_targets(parts, factors, ties, factor_vertices)
+    source_slots = _add_sources(parts, factors, ties, factor_vertices)
+    _add_ties(parts, ties, np.concatenate([target_slots, source_slots]))
+    _add_edges(parts, factors, tied, ties)
     return parts.graph()
 
 
+def _add_targets(
+    parts: _Parts, factors: Factors, ties: Ties, factor_vertices: Int64[np.ndarray, " num_factors"]
+) -> Int64[np.ndarray, " num_targets"]:
+    """Join factors and targets, through a slot where there are ties; the slots' vertices, -1 where there is none."""
+    tied = ties.by_ties[factors.target[1]]
+    node, factor = factors.target[:, ~tied]
+    parts.join(factor_vertices[factor], node, Arc.TARGET)
+    node, factor = factors.target[:, tied]
+    slots = np.full(len(tied), -1, dtype=np.int64)
+    slots[tied] = parts.add(Sort.TARGET_SLOT, np.zeros_like(node))
+    parts.join(slots[tied], factor_vertices[factor], Arc.SLOT_FACTOR)
+    parts.join(slots[tied], node, Arc.SLOT_NODE)
+    return slots
+
+
+def _add_sources(
+    parts: _Parts, factors: Factors, ties: Ties, factor_vertices: Int64[np.ndarray, " num_factors"]
+) -> Int64[np.ndarray, " num_sources"]:
+    """Join sources and factors, through a slot where there are ties; the slots' vertices, -1 where there is none."""
+    tied = ties.by_ties[factors.source[0]]
+    (factor, node), colour = _bundled(factors.source[:, ~tied])
+    parts.join(node, factor_vertices[factor], Arc.SOURCE + colour)
+    factor, node, label = factors.source[:, tied]
+    slots = np.full(len(tied), -1, dtype=np.int64)
+    slots[tied] = parts.add(Sort.SOURCE_SLOT, label)
+    parts.join(slots[tied], factor_vertices[factor], Arc.SLOT_FACTOR)
+    parts.join(slots[tied], node, Arc.SLOT_NODE)
+    return slots
+
+
+def _add_ties(parts: _Parts, ties: Ties, slots: Int64[np.ndarray, " num_slots"]) -> None:
+    """Join the slots that are tied to their tie, and ties to their family."""
+    numbers, example, tie = np.unique(ties.tie, return_index=True, return_inverse=True)
+    families, family = np.unique(ties.family[example], return_inverse=True)
+    tie_vertices = parts.add(Sort.TIE, np.zeros_like(numbers))
+    family_vertices = parts.add(Sort.FAMILY, np.zeros_like(families))
+    parts.join(slots[ties.slot], tie_vertices[tie], Arc.SLOT_TIE)
+    parts.join(tie_vertices, family_vertices[family], Arc.TIE_FAMILY)
+
+
+def _add_edges(parts: _Parts, factors: Factors, tied: TiedEdges, ties: Ties) -> None:
+    """Join edges with shared values that no ties describe to their ends, whose vertices are the nodes, and values."""
+    chosen = tied.shared & ties.by_edges[factors.target[1, tied.target]]
+    (target, factor), (_, source, label) = (
+        factors.target[:, tied.target[chosen]],
+        factors.source[:, tied.source[chosen]],
+    )
+    numbers, value = np.unique(tied.value[chosen], return_inverse=True)
+    edges = parts.add(Sort.EDGE, factors.geometry[factor], label, tied.tap[chosen])
+    values = parts.add(Sort.VALUE, np.zeros_like(numbers))
+    parts.join(edges, source, Arc.EDGE_SOURCE)
+    parts.join(edges, target, Arc.EDGE_TARGET)
+    parts.join(edges, values[value], Arc.EDGE_VALUE)
+
+
 def _bundled(source: Int64[np.ndarray, "3 n"]) -> tuple[Int64[np.ndarray, "2 m"], Int64[np.ndarray, " m"]]:
-    """Each factor and source once, and a colour that is the same for the same labels, counted."""
+    """Each factor and source once, as there is one arc between two vertices, with a colour for the labels together.
+
+    A single label is its own colour; the colours of several, equal where they are, come after those.
+    """
     starts = run_starts(source[:2])
     colour = source[2, starts]
     several = np.diff(np.r_[starts, source.shape[1]]) > 1

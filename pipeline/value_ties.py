@@ -56,75 +56,93 @@ class Ties:
 
 
 def read_tied_edges(template: GraphTemplate, factors: Factors) -> TiedEdges:
-    """The edges of all factors with a shared value, found by way of blocks."""
-    count = np.zeros(template.num_values, dtype=np.int64)
-    carrying = [block.kind.carries_value for block in template.blocks]
-    for block, carries in zip(template.blocks, carrying, strict=True):
-        if carries:
-            np.add.at(count, block.value_index.reshape(-1), 1)
+    """The edges of all factors with a shared value, found by way of blocks: a block's target gives the factor."""
+    count = _num_carriers(template)
     geometries, labels = geometry_numbers(template), source_labels(template)
     num_geometries, num_labels = len(template.blocks) + 1, max((int(some.max()) for some in labels), default=0) + 1
     of_target = factors.target[0] * num_geometries + factors.geometry[factors.target[1]]
     of_source = (factors.source[0] * template.num_nodes + factors.source[1]) * num_labels + factors.source[2]
-    slots = [
+    targets = [
         np.searchsorted(of_target, block.targets * num_geometries + geometry).reshape(block.num_groups, -1)
         for block, geometry in zip(template.blocks, geometries, strict=True)
     ]
-    with_ties = np.zeros(len(factors.geometry), dtype=bool)
-    for block, carries, target in zip(template.blocks, carrying, slots, strict=True):
-        if carries:
-            with_ties[factors.target[1, target][(count[block.value_index] > 1).any(axis=(2, 3))]] = True
+    has_shared = np.zeros(len(factors.geometry), dtype=bool)
+    for block, target in zip(template.blocks, targets, strict=True):
+        if block.kind.carries_value:
+            has_shared[factors.target[1, target][(count[block.value_index] > 1).any(axis=(2, 3))]] = True
     columns: list[np.ndarray] = [np.zeros((4, 0), dtype=np.int64)]
-    for block, target, label in zip(template.blocks, slots, labels, strict=True):
+    for block, target, label in zip(template.blocks, targets, labels, strict=True):
         factor = factors.target[1, target]
-        if not with_ties[factor].any():
+        if not has_shared[factor].any():
             continue
         key = (block.sources * num_labels + label).reshape(block.num_groups, 1, -1)
         source = np.searchsorted(of_source, factor[:, :, None] * (template.num_nodes * num_labels) + key)
         ends = (target[:, :, None, None], source[:, :, :, None], np.arange(block.num_taps), block.value_index)
         rows = np.stack([column.reshape(-1) for column in np.broadcast_arrays(*ends)])
-        columns.append(rows[:, with_ties[factors.target[1, rows[0]]]])
+        columns.append(rows[:, has_shared[factors.target[1, rows[0]]]])
     target, source, tap, value = np.concatenate(columns, axis=1)
     return TiedEdges(target=target, source=source, tap=tap, value=value, shared=count[value] > 1)
+
+
+def _num_carriers(template: GraphTemplate) -> Int64[np.ndarray, " num_values"]:
+    """How many edges carry each value."""
+    count = np.zeros(template.num_values, dtype=np.int64)
+    for block in template.blocks:
+        if block.kind.carries_value:
+            np.add.at(count, block.value_index.reshape(-1), 1)
+    return count
 
 
 def read_ties(factors: Factors, tied: TiedEdges) -> Ties:
     """Ties where they say which edges carry the same value; for the other factors, edges."""
     num_factors, num_targets = len(factors.geometry), factors.target.shape[1]
-    factor, shared = factors.target[1, tied.target], tied.shared
+    factor, ends = factors.target[1, tied.target], np.stack([tied.target, num_targets + tied.source])
+    slot, tie, family = _tie_slots(ends[:, tied.shared], factor[tied.shared], tied.value[tied.shared])
+    wrong = _untold(ends, tied, slot, tie, family)
+    cluster = _clusters(factor[tied.shared], tied.value[tied.shared], num_factors)
     by_ties, by_edges = np.zeros(num_factors, dtype=bool), np.zeros(num_factors, dtype=bool)
-    ends = np.stack([tied.target, num_targets + tied.source])
-
-    order = np.lexsort((factor[shared], tied.value[shared]))
-    starts = run_starts(tied.value[shared][order][None])
-    family_of = np.zeros(tied.value.max(initial=-1) + 1, dtype=np.int64)
-    family_of[tied.value[shared][order][starts]] = number_runs(factor[shared][order], starts)
-    slot, value = ends[:, shared].reshape(-1), np.tile(tied.value[shared], 2)
-    order = np.lexsort((value, family_of[value], slot))
-    slot, value = slot[order], value[order]
-    starts = run_starts(np.stack([slot, family_of[value]]))
-    slot, family, tie = slot[starts], family_of[value[starts]], number_runs(value, starts)
-
-    wrong = _untold(ends, tied, slot, family, tie)
-    matrix = coo_array(
-        (np.ones(int(shared.sum()), dtype=np.int8), (factor[shared], num_factors + tied.value[shared])),
-        shape=(num_factors + len(family_of),) * 2,
-    )
-    cluster = connected_components(matrix, directed=False)[1][:num_factors]
     by_edges[factor] = np.isin(cluster[factor], cluster[factor[wrong]])
     by_ties[factor] = ~by_edges[factor]
     kept = by_ties[np.concatenate([factors.target[1], factors.source[0]])[slot]]
     return Ties(by_ties=by_ties, by_edges=by_edges, slot=slot[kept], tie=tie[kept], family=family[kept])
 
 
+def _tie_slots(
+    ends: Int64[np.ndarray, "2 n"], factor: Int64[np.ndarray, " n"], value: Int64[np.ndarray, " n"]
+) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]:
+    """Slots, their ties and families, of the edges with shared values: sorted by slot and family, each pair once."""
+    order = np.lexsort((factor, value))
+    starts = run_starts(value[order][None])
+    family_of = np.zeros(value.max(initial=-1) + 1, dtype=np.int64)
+    family_of[value[order][starts]] = number_runs(factor[order], starts)
+    slot, value = ends.reshape(-1), np.tile(value, 2)
+    order = np.lexsort((value, family_of[value], slot))
+    slot, value = slot[order], value[order]
+    starts = run_starts(np.stack([slot, family_of[value]]))
+    return slot[starts], number_runs(value, starts), family_of[value[starts]]
+
+
+def _clusters(
+    factor: Int64[np.ndarray, " n"], value: Int64[np.ndarray, " n"], num_factors: int
+) -> Int64[np.ndarray, " num_factors"]:
+    """A number per factor, equal where factors share a value, or each one with a third, and so on."""
+    size = num_factors + value.max(initial=-1) + 1
+    carries = coo_array((np.ones(len(factor), dtype=np.int8), (factor, num_factors + value)), shape=(size, size))
+    return connected_components(carries, directed=False)[1][:num_factors].astype(np.int64)
+
+
 def _untold(
     ends: Int64[np.ndarray, "2 num_edges"],
     tied: TiedEdges,
     slot: Int64[np.ndarray, " n"],
-    family: Int64[np.ndarray, " n"],
     tie: Int64[np.ndarray, " n"],
+    family: Int64[np.ndarray, " n"],
 ) -> Bool[np.ndarray, " num_edges"]:
-    """Edges of which ties do not say whether they carry the same value as another."""
+    """Edges of which ties do not say whether they carry the same value as another.
+
+    These are edges neither of whose slots has one tie alone, so that the two may have several families in common; and,
+    where a family is in common, edges whose ties and tap are those of another value, or whose value has other ones.
+    """
     wrong = np.zeros(ends.shape[1], dtype=bool)
     if not len(slot):
         return wrong
@@ -132,13 +150,14 @@ def _untold(
     fewer = np.where(num_ties[ends[0]] <= num_ties[ends[1]], ends[0], ends[1])
     more = ends.sum(axis=0) - fewer
     wrong |= num_ties[fewer] > 1
+    slot_family = slot * num_families + family  # sorted, as slots are
     first = np.minimum(np.searchsorted(slot, fewer), len(slot) - 1)
-    key = more * num_families + family[first]
-    second = np.minimum(np.searchsorted(slot * num_families + family, key), len(slot) - 1)
-    both = np.flatnonzero((num_ties[fewer] == 1) & ((slot * num_families + family)[second] == key))
-    pair = np.sort(np.stack([tie[first[both]], tie[second[both]]]), axis=0)
-    place, value = number_rows(np.stack([*pair, tied.tap[both]])), tied.value[both]
+    in_common = more * num_families + family[first]
+    second = np.minimum(np.searchsorted(slot_family, in_common), len(slot) - 1)
+    told = np.flatnonzero((num_ties[fewer] == 1) & (slot_family[second] == in_common))
+    pair = np.sort(np.stack([tie[first[told]], tie[second[told]]]), axis=0)
+    place, value = number_rows(np.stack([*pair, tied.tap[told]])), tied.value[told]
     _, example = np.unique(number_rows(np.stack([place, value])), return_index=True)
     places_of, values_of = np.bincount(value[example]), np.bincount(place[example])
-    wrong[both] |= (places_of[value] > 1) | (values_of[place] > 1)
+    wrong[told] |= (places_of[value] > 1) | (values_of[place] > 1)
     return wrong

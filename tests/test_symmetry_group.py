@@ -43,6 +43,7 @@ from pipeline.automorphisms import (
     permute_values,
     sample_automorphism,
 )
+from pipeline.graph_kinds import NodeKind
 from pipeline.parameter_graph import GraphTemplate
 from pipeline.symmetry_group import symmetry_group
 
@@ -196,6 +197,85 @@ def test_the_group_of_a_wide_deep_network_is_found_as_a_line() -> None:
     assert group.order == factorial(211) ** 3 * factorial(97)
 
 
+def tied(table: list[list[int]]) -> GraphTemplate:
+    """A weight between hidden layers whose entry in row ``j`` and column ``i`` is the value ``table[j][i]``."""
+    drawing = Drawing(1)
+    sources, targets = drawing.layer(drawing.inputs, len(table[0])), drawing.nodes(len(table))
+    weight = drawing.values(1 + max(map(max, table)))
+    for target, row in zip(targets, table, strict=True):
+        for source, value in zip(sources, row, strict=True):
+            drawing.block([source], [target], target_offset=[weight + value], source_offset=[0])
+    return drawing.template(drawing.layer(targets, 1))
+
+
+def outer_product(num_rows: int, num_columns: int) -> GraphTemplate:
+    """As in a state space model: every channel of one layer times every one of another."""
+    drawing = Drawing(1)
+    rows, columns = drawing.layer(drawing.inputs, num_rows), drawing.layer(drawing.inputs, num_columns)
+    table = drawing.nodes(num_rows * num_columns, NodeKind.PRODUCT)
+    drawing.block([row for row in rows for _ in columns], table, PASS, groups=len(table), chain=1)
+    drawing.block(columns * num_rows, table, PASS, groups=len(table))
+    return drawing.template(drawing.layer(table, 1))
+
+
+ORDERS = list(permutations(range(3)))
+BITS, SEVEN, THIRTEEN = range(8), range(7), range(13)
+REGULAR: dict[str, tuple[GraphTemplate, int]] = {
+    # Cayley tables: i -> a(i) b and j -> c a(j), the values follow; |G|^2 |Aut(G)|
+    "cyclic Toeplitz": (tied([[(i - j) % 13 for i in THIRTEEN] for j in THIRTEEN]), 13**2 * 12),
+    "bits": (tied([[i ^ j for i in BITS] for j in BITS]), 8**2 * (7 * 6 * 4)),
+    "permutations": (tied([[ORDERS.index(tuple(p[k] for k in q)) for q in ORDERS] for p in ORDERS]), 6**2 * 6),
+    # points on lines, by perfect difference sets: PGL(3, 2) and PGL(3, 3)
+    "plane of order 2": (tied([[int((i - j) % 7 in (1, 2, 4)) for i in SEVEN] for j in SEVEN]), 7 * 6 * 4),
+    "plane of order 3": (tied([[int((i - j) % 13 in (0, 1, 3, 9)) for i in THIRTEEN] for j in THIRTEEN]), 5616),
+    # GL(4, 2): a map of i, and the inverse of its transpose of j
+    "Hadamard": (tied([[(i & j).bit_count() % 2 for i in range(16)] for j in range(16)]), 15 * 14 * 12 * 8),
+    "outer product": (outer_product(17, 5), factorial(17) * factorial(5)),
+}
+
+
+@pytest.mark.parametrize("name", REGULAR)
+def test_what_looks_the_same_from_every_neuron_is_searched_with_few_wrong_choices(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At most four; with the rarest colour first, all three Cayley tables cost more. Few generators are enough."""
+    monkeypatch.setattr("pipeline.symmetry_group.MOST_REFINED", 1000)
+    template, order = REGULAR[name]
+    group = symmetry_group(template)
+    assert group.order == order
+    assert len(list(group.generators)) < 10
+    permute_values(template, group.sample(np.random.default_rng(0)))
+
+
+LOOP = [[0, 1, 2, 3, 4], [1, 0, 3, 4, 2], [2, 3, 4, 0, 1], [3, 4, 1, 2, 0], [4, 2, 0, 1, 3]]
+"""A Latin square that is no group's: refinement sees nothing in it, and most choices are wrong."""
+
+
+def test_the_symmetries_of_a_latin_square_are_the_rows_and_columns_that_keep_equal_entries_equal() -> None:
+    """All 5! x 5! are tried; the values follow."""
+    table = np.array(LOOP)
+    kept = 0
+    for rows, columns in product(permutations(range(5)), repeat=2):
+        pairs = np.unique(5 * table + table[np.ix_(rows, columns)])
+        kept += len(pairs) == 5
+    assert symmetry_group(tied(LOOP)).order == kept
+
+
+def test_a_search_with_too_many_wrong_choices_is_given_up_and_says_how_far_it_came(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    template = tied(LOOP)
+    monkeypatch.setattr("pipeline.symmetry_group.MOST_REFINED", 5000)
+    with pytest.raises(ValueError, match=r"symmetry group of GraphTemplate\(14 nodes, .* was given up") as raised:
+        symmetry_group(template)
+    assert "times a vertex was refused as the image of another" in str(raised.value)
+    assert "more than 5,000" in str(raised.value)
+    assert "take the architecture with fewer neurons, or go without its group" in str(raised.value)
+    with pytest.raises(ValueError, match="was given up") as again:
+        symmetry_group(template)
+    assert str(again.value) == str(raised.value)
+
+
 def test_relabellings_that_are_no_automorphisms_are_refused_by_name() -> None:
     template = grouped()  # input 0, channels 1 to 6, a bias 7, channels 8 to 11
     with pytest.raises(ValueError, match=r"maps \d+ of \d+ edges onto none of the same label"):
@@ -231,7 +311,7 @@ def random_offsets(
     if data.draw(st.integers(0, 5)) == 0:
         few = st.integers(0, 2)
         first = data.draw(st.integers(0, drawing.num_values)) if drawing.num_values else drawing.values(5)
-        drawing.num_values = max(drawing.num_values, first + 5)
+        drawing.values(max(0, first + 5 - drawing.num_values))
         rows, columns = (data.draw(st.lists(few, min_size=size, max_size=size)) for size in shape)
         return [first + row for row in rows], columns
     if fitting and data.draw(st.integers(0, 3)):
