@@ -13,9 +13,10 @@ One record has the arguments of all families, each of which takes some: a union 
 errors unreadable. Each argument is drawn from a stream of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from inspect import signature
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -78,9 +79,9 @@ class FamilySpec:
             raise ValueError(f"architecture: {self.family} has no {name}; it has {', '.join(wanted)}")
         for name, choice in given.items():
             choice.check(f"architecture: {name}")
-            sizes = [size for value in choice.choice for size in (value if isinstance(value, tuple) else (value,))]
-            if () in choice.choice or any(isinstance(size, int) and size < 1 for size in sizes):
-                raise ValueError(f"architecture: {name} is one of {list(choice.choice)}; expected numbers from 1 on")
+            sizes = [size for value in choice.values for size in (value if isinstance(value, tuple) else (value,))]
+            if () in choice.values or any(isinstance(size, int) and size < 1 for size in sizes):
+                raise ValueError(f"architecture: {name} is one of {list(choice.values)}; expected numbers from 1 on")
 
     @property
     def choices(self) -> dict[str, Choice[Any]]:
@@ -88,9 +89,15 @@ class FamilySpec:
         found = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "family"}
         return {name: choice for name, choice in found.items() if choice is not None}
 
-    def draw(self, images: ImageSpec, stream: Callable[[str], np.random.Generator]) -> Architecture:
-        """One network of the family; ``stream`` gives the generator of each argument by its name."""
-        drawn = {name: choice.draw(stream(name)) for name, choice in self.choices.items()}
+    def draw(
+        self,
+        images: ImageSpec,
+        stream: Callable[[str], np.random.Generator],
+        turns: Mapping[str, int] = MappingProxyType({}),
+    ) -> Architecture:
+        """One network of the family; ``stream`` gives the generator of each argument by its name, ``turns`` its place
+        in a grid or list."""
+        drawn = {name: choice.draw(stream(name), turns.get(name, 0)) for name, choice in self.choices.items()}
         drawn = {name: list(value) if isinstance(value, tuple) else value for name, value in drawn.items()}
         shape = {"input_shape": list(images.shape), "num_classes": images.num_classes}
         return Architecture(family=self.family, arguments={**shape, **drawn})

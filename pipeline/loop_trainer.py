@@ -140,14 +140,19 @@ def optimizer(config: Configuration, weights: Tensor, is_kernel: Tensor) -> Call
         case "sgd":
             assert config.momentum is not None
             step = sgd(weights, config.learning_rate, config.momentum)
-        case "adam":
+        case "adam" | "adamw":
             step = adam(weights, config.learning_rate)
         case "rmsprop":
             step = rmsprop(weights, config.learning_rate)
     l2_slope = is_kernel * (2 * config.l2)  # the gradient of l2 * w^2 is 2 * l2 * w
 
+    shrink = 1 - is_kernel * (config.learning_rate * config.weight_decay) if config.weight_decay else None
+
     def update(gradient: Tensor) -> None:
-        step(gradient.addcmul_(l2_slope, weights))
+        gradient.addcmul_(l2_slope, weights)
+        if shrink is not None:  # decoupled, before the step (Loshchilov & Hutter 2019, arXiv:1711.05101)
+            weights.mul_(shrink)
+        step(gradient)
 
     return update
 

@@ -10,7 +10,7 @@ other one.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
@@ -19,12 +19,12 @@ import torch
 from jaxtyping import Int64
 
 from pipeline.architectures import Architecture, Initialisation
-from pipeline.distributions import Choice, Distribution
+from pipeline.distributions import Choice, Distribution, check_lists, turns
 from pipeline.families import FamilySpec
 from pipeline.images import ImageSpec
 from pipeline.network_parts import Activation
 
-Optimizer = Literal["sgd", "adam", "rmsprop"]
+Optimizer = Literal["sgd", "adam", "adamw", "rmsprop"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Hyperparameters:
     """How each run's training is drawn. Every hyperparameter is drawn independently."""
 
     optimizer: Choice[Optimizer]
-    """sgd (with momentum), adam or rmsprop; the last two with torch's other settings."""
+    """sgd (with momentum), adam, adamw or rmsprop; all but the first with torch's other settings."""
     learning_rate: Distribution
     """Above 0; constant over the run."""
     momentum: Distribution
@@ -52,6 +52,10 @@ class Hyperparameters:
     train_fraction: Distribution
     """Above 0, at most 1: a run trains on this part of the training images,
     the first of a permutation of its own."""
+    weight_decay: Distribution | None = None
+    """Of adamw, at least 0: each step makes kernels, not biases, smaller by
+    learning_rate * weight_decay of themselves. Other optimizers do without,
+    and it is null in their rows."""
 
     def __post_init__(self) -> None:
         self.optimizer.check("optimizer")
@@ -62,6 +66,10 @@ class Hyperparameters:
         self.initialisation.check("initialisation")
         self.init_std.check("init_std", above=0.0)
         self.train_fraction.check("train_fraction", above=0.0, most=1.0)
+        if "adamw" in self.optimizer.values and self.weight_decay is None:
+            raise ValueError("adamw needs weight_decay, such as weight_decay: {log_uniform: [1.0e-4, 1.0e-1]}")
+        if self.weight_decay is not None:
+            self.weight_decay.check("weight_decay", least=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +109,14 @@ class ZooSpec:
                 f"checkpoint_epochs is {list(kept)}; expected at least one epoch, ascending, each once, from 0 to "
                 f"{self.epochs} (epochs)"
             )
+
+        check_lists(self.drawn, self.num_runs)
+
+    @property
+    def drawn(self) -> dict[str, Choice[Any] | Distribution]:
+        """All that is drawn for a run, by name."""
+        given = {field.name: getattr(self.hyperparameters, field.name) for field in fields(self.hyperparameters)}
+        return {**self.architecture.choices, **{name: how for name, how in given.items() if how is not None}}
 
     def document(self) -> dict[str, Any]:
         """The specification as plain JSON values, without what is not given."""
@@ -145,6 +161,7 @@ class Configuration:
     learning_rate: float
     momentum: float | None
     l2: float
+    weight_decay: float | None
     dropout: float
     initialisation: Initialisation
     init_std: float | None
@@ -214,23 +231,27 @@ def resolve(spec: ZooSpec, run_index: int) -> ModelSpec:
     def stream(name: str) -> np.random.Generator:
         return run_stream(spec.seed, run_index, name)
 
-    draws = spec.hyperparameters
-    optimizer = draws.optimizer.draw(stream("optimizer"))
-    initialisation = draws.initialisation.draw(stream("initialisation"))
-    architecture = spec.architecture.draw(spec.images, stream)
+    turn = turns(spec.drawn, run_index)
+
+    def draw(name: str) -> Any:
+        return spec.drawn[name].draw(stream(name), turn.get(name, 0))
+
+    architecture = spec.architecture.draw(spec.images, stream, turn)
     try:
         check_fits(architecture.document())
     except ValueError as error:
         raise ValueError(f"run {run_index}: {error}") from error
+    optimizer, initialisation = draw("optimizer"), draw("initialisation")
     config = Configuration(
         optimizer=optimizer,
-        learning_rate=draws.learning_rate.draw(stream("learning_rate")),
-        momentum=draws.momentum.draw(stream("momentum")) if optimizer == "sgd" else None,
-        l2=draws.l2.draw(stream("l2")),
-        dropout=draws.dropout.draw(stream("dropout")),
+        learning_rate=draw("learning_rate"),
+        momentum=draw("momentum") if optimizer == "sgd" else None,
+        l2=draw("l2"),
+        weight_decay=draw("weight_decay") if optimizer == "adamw" else None,
+        dropout=draw("dropout"),
         initialisation=initialisation,
-        init_std=draws.init_std.draw(stream("init_std")) if initialisation in ("normal", "truncated_normal") else None,
-        train_fraction=draws.train_fraction.draw(stream("train_fraction")),
+        init_std=draw("init_std") if initialisation in ("normal", "truncated_normal") else None,
+        train_fraction=draw("train_fraction"),
         activation=architecture.arguments["activation"],
         batch_size=spec.batch_size,
         epochs=spec.epochs,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.distributions import Choice, Distribution
+from pipeline.distributions import Choice, Distribution, check_lists, turns
 
 SEEDS = st.integers(0, 2**32 - 1)
 BOUNDS = st.tuples(st.floats(1e-9, 1e9), st.floats(1e-9, 1e9)).map(lambda pair: (min(pair), max(pair)))
@@ -44,9 +44,9 @@ def test_every_value_of_a_choice_is_drawn() -> None:
 @pytest.mark.parametrize(
     ("distribution", "message"),
     [
-        (Distribution(), "rate: found nothing; expected one of choice, uniform and log_uniform"),
+        (Distribution(), "rate: found nothing; expected one of choice, uniform, log_uniform, grid and each"),
         (Distribution(choice=(0.1,), uniform=(0.1, 0.2)), "rate: found choice and uniform; expected one of"),
-        (Distribution(choice=()), "rate: choice is empty; expected at least one number"),
+        (Distribution(choice=()), "rate: choice is empty; expected at least one value"),
         (
             Distribution(uniform=(0.2, 0.1)),
             r"rate: uniform is \[0.2, 0.1\]; expected finite numbers, the smaller first",
@@ -73,3 +73,43 @@ def test_bounds_that_a_number_may_not_reach_are_told_from_those_it_may() -> None
 def test_a_choice_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="optimizer: choice is empty; expected at least one value"):
         Choice(choice=()).check("optimizer")
+
+
+def test_runs_go_through_all_combinations_of_grids_the_last_fastest() -> None:
+    """Two by hand: three learning rates and two fractions, and what is drawn in between counts for nothing."""
+    drawn = {
+        "learning_rate": Distribution(grid=(1.0, 2.0, 3.0)),
+        "dropout": Distribution(uniform=(0.0, 0.5)),
+        "activation": Choice(grid=("relu", "tanh")),
+    }
+    found = []
+    for run_index in range(8):
+        turn = turns(drawn, run_index)
+        generator = np.random.default_rng(run_index)
+        found.append(tuple(drawn[name].draw(generator, turn[name]) for name in ("learning_rate", "activation")))
+    every = [(rate, activation) for rate in (1.0, 2.0, 3.0) for activation in ("relu", "tanh")]
+    assert found == [*every, *every[:2]]
+
+
+@given(sizes=st.lists(st.integers(1, 4), min_size=1, max_size=4), first=st.integers(0, 10_000))
+def test_any_stretch_of_runs_as_long_as_the_grid_has_every_combination_once(sizes: list[int], first: int) -> None:
+    drawn = {str(place): Choice(grid=tuple(range(size))) for place, size in enumerate(sizes)}
+    places = [tuple(turns(drawn, run_index).values()) for run_index in range(first, first + math.prod(sizes))]
+    assert len(set(places)) == len(places)
+
+
+def test_lists_have_a_value_for_each_run() -> None:
+    rates = {"learning_rate": Distribution(each=(0.1, 0.3, 0.2))}
+    check_lists(rates, 3)
+    generator = np.random.default_rng(0)
+    drawn = [rates["learning_rate"].draw(generator, turns(rates, run)["learning_rate"]) for run in range(3)]
+    assert drawn == [0.1, 0.3, 0.2]
+    with pytest.raises(ValueError, match=r"learning_rate: each has 3 values; expected 4, one for each run \(num_runs\)"):
+        check_lists(rates, 4)
+
+
+def test_numbers_of_grids_and_lists_lie_within_the_bounds_in_any_order() -> None:
+    Distribution(grid=(0.3, 0.1)).check("rate", least=0.0)
+    Distribution(each=(0.3, 0.1)).check("rate", least=0.0)
+    with pytest.raises(ValueError, match=r"rate: grid is \[0.3, -0.1\]; expected numbers at least 0"):
+        Distribution(grid=(0.3, -0.1)).check("rate", least=0.0)

@@ -79,6 +79,11 @@ def obvious(run: ModelSpec, images: Images) -> nn.Module:
             stepper = torch.optim.SGD(network.parameters(), lr=config.learning_rate, momentum=config.momentum or 0)
         case "adam":
             stepper = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
+        case "adamw":
+            kernels = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+            biases = [parameter for parameter in network.parameters() if parameter.ndim == 1]
+            decayed = {"params": kernels, "weight_decay": config.weight_decay}
+            stepper = torch.optim.AdamW([decayed, {"params": biases, "weight_decay": 0.0}], lr=config.learning_rate)
         case "rmsprop":
             stepper = torch.optim.RMSprop(network.parameters(), lr=config.learning_rate)
     subset = run.subset(len(images.train_labels))
@@ -95,7 +100,7 @@ def obvious(run: ModelSpec, images: Images) -> nn.Module:
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
 def test_it_equals_an_obvious_loop_with_torchs_optimizers(
     images: Images, optimizer: Optimizer, activation: str
 ) -> None:

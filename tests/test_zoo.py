@@ -133,6 +133,9 @@ def test_a_run_without_a_full_batch_is_refused_by_its_fraction_and_batch_size() 
         ({"init_std": Distribution(choice=(0.0,))}, "init_std: .* expected numbers above 0"),
         ({"train_fraction": Distribution(choice=(1.1,))}, "train_fraction: .* expected numbers above 0 and at most 1"),
         ({"optimizer": Choice(choice=())}, "optimizer: choice is empty"),
+        ({"weight_decay": None}, "adamw needs weight_decay, such as weight_decay: {log_uniform"),
+        ({"weight_decay": Distribution(choice=(-0.1,))}, "weight_decay: .* expected numbers at least 0"),
+        ({"l2": Distribution(each=(0.1, 0.2))}, "l2: each has 2 values; expected 5"),
         ({"initialisation": Choice(choice=())}, "initialisation: choice is empty"),
     ],
 )
