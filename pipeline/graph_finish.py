@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int64
 from pipeline.channel_reading import Channels, channel_axes, joint_nodes, read
 from pipeline.graph_builder import FIRST_REGION, GraphBuilder
 from pipeline.graph_kinds import NodeKind
-from pipeline.nested_nodes import merge_nested
+from pipeline.nested_nodes import join_constants, merge_nested
 from pipeline.parameter_graph import SOURCE_COLUMNS, Block, GraphTemplate
 from pipeline.traced_tensor import SHARED, SITES_PER_GRID, Call, Carried
 
@@ -39,6 +39,7 @@ def finish(builder: GraphBuilder, call: Call, result: Carried, input_axes: tuple
         axes = (1,)  # a single output
     outputs = _outputs(builder, call, result, axes)
     merge_nested(builder, outputs.node)
+    join_constants(builder)
     outputs = _without_unread(builder, outputs)
     _check_all_act(builder, outputs)
     return replace(_numbered(builder, outputs), input_axes=input_axes, output_axes=axes)

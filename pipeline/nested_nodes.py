@@ -48,6 +48,18 @@ def merge_nested(builder: GraphBuilder, returned: np.ndarray) -> None:
         builder.blocks[:] = [*before, *moved, *rest, *builder.blocks[places[0] + 1 :]]
 
 
+def join_constants(builder: GraphBuilder) -> None:
+    """Let constants that are added to the same nodes, in several steps, come from one bias node: two would be
+    exchangeable where the constants are alike."""
+    set_of = np.repeat(np.arange(len(builder.node_sets)), [nodes.count for nodes in builder.node_sets])
+    kinds = np.array([nodes.kind for nodes in builder.node_sets])[set_of]
+    first: dict[int, np.ndarray] = {}
+    for place, block in enumerate(builder.blocks):
+        if block.kind == EdgeKind.PASS and (kinds[block.sources] == NodeKind.BIAS).all():
+            bias = first.setdefault(int(set_of[block.targets[0]]), block.sources[:1])
+            builder.blocks[place] = replace(block, sources=np.broadcast_to(bias, block.sources.shape))
+
+
 def _read_one_by_one(reader: Block, mine: Bool[np.ndarray, " all_sources"]) -> bool:
     """Whether every target of a block reads one of these sources: whole, and all through one chain."""
     whole = (reader.source_site == 0) & (reader.target_site == 0) & (reader.constant == 1)

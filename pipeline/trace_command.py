@@ -61,7 +61,8 @@ def trace(
             report = symmetry.check(module, template, example)
         print("\n".join([*group_lines(report.group, report.group_order), *check_lines(report)]))
     else:
-        group = symmetry_group(template)
+        with _in_one_line(network):
+            group = symmetry_group(template)
         print("\n".join(group_lines(group.describe(), group.order)))
     if draw is not None:
         template.graph(module).draw(draw)
