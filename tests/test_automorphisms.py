@@ -24,7 +24,9 @@ from pipeline.automorphisms import (
 )
 from pipeline.graph_kinds import NodeKind
 from pipeline.parameter_graph import GraphTemplate
+from pipeline.symmetry_group import symmetry_group
 from pipeline.tracing import trace
+from tests.atlas_networks import NETWORKS
 from tiny_networks import Wired
 from tiny_operations import ALL, traced
 from value_permutations import axis_products, generated, preserving
@@ -158,6 +160,23 @@ def test_rows_that_shared_values_do_not_follow_are_left_alone() -> None:
     template = trace(module, torch.zeros(1, 1))
     assert len(automorphisms(template, {NodeKind.NEURON})) == 3
     assert exchangeable_rows(template) == []
+
+
+def test_no_tiny_network_costs_the_search_a_wrong_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.symmetry_group.MOST_REFINED", 0)
+    for name in ALL:
+        symmetry_group(traced(name)[1])
+
+
+@pytest.mark.parametrize("family", ["RegNet", "PVTv2", "LLaMA", "Mamba"])
+def test_networks_no_one_here_wrote_cost_the_search_no_wrong_choice(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of them are searched: heads that share keys, and channels times states."""
+    monkeypatch.setattr("pipeline.symmetry_group.MOST_REFINED", 0)
+    [network] = [network for network in NETWORKS if network.family == family]
+    group = symmetry_group(trace(network.build(), network.example()))
+    assert ("G(" in group.describe()) == (family in {"LLaMA", "Mamba"})
 
 
 def test_samples_reach_every_automorphism() -> None:

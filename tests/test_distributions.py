@@ -104,7 +104,9 @@ def test_lists_have_a_value_for_each_run() -> None:
     generator = np.random.default_rng(0)
     drawn = [rates["learning_rate"].draw(generator, turns(rates, run)["learning_rate"]) for run in range(3)]
     assert drawn == [0.1, 0.3, 0.2]
-    with pytest.raises(ValueError, match=r"learning_rate: each has 3 values; expected 4, one for each run \(num_runs\)"):
+    with pytest.raises(
+        ValueError, match=r"learning_rate: each has 3 values; expected 4, one for each run \(num_runs\)"
+    ):
         check_lists(rates, 4)
 
 
