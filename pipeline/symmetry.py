@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 from pipeline.automorphisms import carry_values, cycle, edge_labels, exchangeable_rows, permute_values
 from pipeline.graph_function import graph_function
@@ -157,6 +159,8 @@ def run(module: nn.Module, template: GraphTemplate, values: Float64[Tensor, " nu
 
 BLANK = (torch.zeros, torch.empty)
 """What modules make to fill it."""
+ATTENTION = (functional.scaled_dot_product_attention, functional.multi_head_attention_forward)
+"""Torch 2.13 computes them wrong for float64 queries with a float32 mask, from 16 tokens on."""
 
 
 class _StaysDouble(TorchFunctionMode):
@@ -172,10 +176,16 @@ class _StaysDouble(TorchFunctionMode):
                 return args[0]
             args = [torch.float64 if given is torch.float32 else given for given in args]
             kwargs = {name: torch.float64 if given is torch.float32 else given for name, given in kwargs.items()}
+        if func in ATTENTION:
+            args, kwargs = tree_map(_doubled, (tuple(args), kwargs))
         result = func(*args, **kwargs)
         if func in BLANK and result.dtype == torch.float32:
             return result.double()
         return result.float().double() if func is torch.tensor and result.dtype == torch.float64 else result
+
+
+def _doubled(given: Any) -> Any:
+    return given.double() if isinstance(given, Tensor) and given.dtype == torch.float32 else given
 
 
 def _check_round_trip(module: nn.Module, template: GraphTemplate) -> None:

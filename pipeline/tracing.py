@@ -160,7 +160,7 @@ def _lowered(program: ExportedProgram) -> ExportedProgram:
     Rewriting takes longer than all else, and changes nothing where every operation has a rule already, since none with
     a rule changes a tensor in place.
     """
-    called = {node.target for node in program.graph.nodes if node.op == "call_function"}
+    called = {node.target for node in program.graph.nodes if node.op == "call_function" and node.all_input_nodes}
     if called <= {operator.getitem, *RULES}:
         program.graph.eliminate_dead_code()
         return program
@@ -169,8 +169,14 @@ def _lowered(program: ExportedProgram) -> ExportedProgram:
 
 @cache
 def _decompositions() -> dict[Any, Any]:
-    """How torch expresses the operations without a rule in others."""
-    return {op: rule for op, rule in torch.export.default_decompositions().items() if op not in RULES}
+    """How torch expresses the operations without a rule in others; constants (``linspace``) are made as they are, since
+    the others round otherwise."""
+    known = torch.export.default_decompositions().items()
+    return {op: rule for op, rule in known if op not in RULES and _reads_tensors(op)}
+
+
+def _reads_tensors(operation: Any) -> bool:
+    return any("Tensor" in str(argument.type) for argument in operation._schema.arguments)
 
 
 @contextmanager

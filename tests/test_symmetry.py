@@ -1,55 +1,20 @@
-"""`check` passes on right templates and raises on wrong ones, of tiny networks and of random larger ones."""
+"""`check` passes on right templates and raises on wrong ones, of tiny networks."""
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from jaxtyping import Int64
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.graph_kinds import Operation, Step
 from pipeline.parameter_graph import Block, GraphTemplate
-from pipeline.symmetry import TOLERANCE, _check_automorphisms, _make_trial, check, random_values, run
+from pipeline.symmetry import TOLERANCE, _check_automorphisms, _make_trial, check
 from pipeline.symmetry_group import symmetry_group
-from pipeline.template_document import read_document, write_document
 from pipeline.tracing import trace
-from random_networks import networks
 from tiny_networks import TINY, Wired, traced
-
-
-@settings(max_examples=settings().max_examples // 2)  # each is traced, which takes a while
-@given(networks(), st.integers(0, 2**32 - 1))
-def test_random_networks_have_the_symmetries_of_their_templates_and_no_others(
-    network: tuple[nn.Module, Tensor], seed: int
-) -> None:
-    """`check` tries automorphisms and moves of neurons on one side; here each axis of each tensor moves on its own."""
-    module, example_input = network
-    template = trace(module, example_input)
-    assert read_document(write_document(template)).digest == template.digest
-    inert = check(module, template, example_input).inert
-    double = copy.deepcopy(module).double().eval()
-    rng = np.random.default_rng(seed)
-    inputs = torch.from_numpy(rng.standard_normal((16, *example_input.shape[1:])))
-    draws = [
-        random_values(template, rng) for _ in range(24)
-    ]  # a rectified neuron may be off for all inputs in many of them
-
-    def changes(moved: Int64[np.ndarray, " num_values"], values: Tensor) -> bool:
-        expected = run(double, template, values, inputs)
-        change = (run(double, template, values[moved], inputs) - expected).abs().max()
-        return bool(change > TOLERANCE * expected.abs().max())
-
-    for slot in template.tensors:
-        for axis, size in enumerate(slot.shape):
-            if size > 1 and slot.names[0] not in inert:
-                moved = np.arange(template.num_values)
-                moved[slot.place] = np.roll(moved[slot.place].reshape(slot.shape), 1, axis=axis).reshape(-1)
-                assert any(changes(moved, values) for values in draws), (slot.names, axis)
 
 
 def with_block(template: GraphTemplate, number: int, **changes: Int64[np.ndarray, " n"]) -> GraphTemplate:
@@ -227,3 +192,16 @@ def test_a_diverged_network_can_be_checked() -> None:
     module = TINY["linear"].build()
     next(module.parameters()).data.fill_(float("nan"))
     assert check(module, traced("linear")[1], TINY["linear"].example_input).inert == ()
+
+
+def test_masks_and_constants_of_float32_are_no_fault_of_a_template() -> None:
+    """Torch 2.13 computes attention of float64 queries with a float32 mask wrong from 16 tokens on, and rounds
+    ``linspace`` otherwise when it is decomposed."""
+    mask = torch.zeros(16, 16).masked_fill(torch.ones(16, 16).tril() == 0, -torch.inf)
+    attention = Wired(
+        lambda net, x: net.layer(x, x, x, attn_mask=mask, need_weights=False)[0],
+        layer=nn.MultiheadAttention(2, 1, bias=False, batch_first=True),
+    )
+    places = Wired(lambda net, x: functional.mish(net.layer(x + torch.linspace(-1, 1, 28))), layer=nn.Linear(28, 3))
+    for module, shape in ((attention, (1, 16, 2)), (places, (1, 28))):
+        check(module, trace(module, torch.zeros(shape)), torch.zeros(shape))
