@@ -8,6 +8,7 @@ import pytest
 import torch
 from jaxtyping import Int64
 from torch import nn
+from torch.nn import functional
 
 from pipeline.graph_kinds import Operation, Step
 from pipeline.parameter_graph import Block, GraphTemplate
