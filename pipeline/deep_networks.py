@@ -24,14 +24,15 @@ class BasicBlock(nn.Module):
 
     def __init__(self, before: int, after: int, stride: int, norm: str, activation: str, dropout: float) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(before, after, 3, stride=stride, padding=1)
+        bias = norm != "batch"  # before a batch norm it would not act
+        self.conv1 = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=bias)
         self.norm1 = norm_module(norm, after, rank=2)
-        self.conv2 = nn.Conv2d(after, after, 3, padding=1)
+        self.conv2 = nn.Conv2d(after, after, 3, padding=1, bias=bias)
         self.norm2 = norm_module(norm, after, rank=2)
         self.shortcut = (
             nn.Identity()
             if stride == 1 and before == after
-            else nn.Sequential(nn.Conv2d(before, after, 1, stride=stride), norm_module(norm, after, rank=2))
+            else nn.Sequential(nn.Conv2d(before, after, 1, stride=stride, bias=bias), norm_module(norm, after, rank=2))
         )
         self.activation = activation_module(activation)
         self.dropout = Dropout(dropout)
@@ -58,7 +59,7 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(input_shape[0], widths[0], 3, stride=2, padding=1),
+            nn.Conv2d(input_shape[0], widths[0], 3, stride=2, padding=1, bias=norm != "batch"),
             norm_module(norm, widths[0], rank=2),
             activation_module(activation),
         )

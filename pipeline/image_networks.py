@@ -60,7 +60,7 @@ class SmallCNN(nn.Module):
 
 class VaryingCNN(nn.Module):
     """Convolutions with a norm, an activation and dropout each; then the mean or maximum over the map, and linear
-    layers."""
+    layers. A convolution before a batch norm has no bias, which would not act."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class VaryingCNN(nn.Module):
         widths = [input_shape[0], *[width] * depth]
         self.blocks = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(before, after, kernel_size, stride=stride, padding=kernel_size // 2),
+                nn.Conv2d(before, after, kernel_size, stride=stride, padding=kernel_size // 2, bias=norm != "batch"),
                 norm_module(norm, after, rank=2),
                 activation_module(activation),
                 Dropout(dropout),
@@ -121,7 +121,7 @@ class CNN1d(nn.Module):
         widths = [input_shape[0], *[width] * depth]
         self.blocks = nn.ModuleList(
             nn.Sequential(
-                nn.Conv1d(before, after, kernel_size, stride=stride, padding=kernel_size // 2),
+                nn.Conv1d(before, after, kernel_size, stride=stride, padding=kernel_size // 2, bias=norm != "batch"),
                 norm_module(norm, after, rank=1),
                 activation_module(activation),
                 Dropout(dropout),

@@ -8,6 +8,7 @@ and among others. A run whose weights or losses are no longer finite stops: its 
 values.
 """
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -66,19 +67,24 @@ class ImageTensors:
 
 def train_chunk(runs: Sequence[ModelSpec], images: Images) -> list[Checkpoint]:
     """Train every run from its start to its last checkpoint."""
-    tensors = ImageTensors(
-        train_images=torch.tensor(images.train_images),
-        train_labels=torch.tensor(images.train_labels),
-        test_images=torch.tensor(images.test_images),
-        test_labels=torch.tensor(images.test_labels),
-    )
+    tensors = image_tensors(images)
     with one_thread():
         return [checkpoint for run in runs for checkpoint in train_run(run, tensors)]
 
 
+def image_tensors(images: Images, dtype: torch.dtype = torch.float32) -> ImageTensors:
+    """The images for this process; networks are trained in the precision that these have."""
+    return ImageTensors(
+        train_images=torch.tensor(images.train_images, dtype=dtype),
+        train_labels=torch.tensor(images.train_labels),
+        test_images=torch.tensor(images.test_images, dtype=dtype),
+        test_labels=torch.tensor(images.test_labels),
+    )
+
+
 def train_run(run: ModelSpec, tensors: ImageTensors) -> list[Checkpoint]:
     """Train one run and evaluate it at its checkpoints."""
-    network = start(run)
+    network = start(run).to(tensors.train_images.dtype)
     weights, parameters = flatten_parameters(network)
     update = optimizer(run.config, weights, kernel_mask(parameters))
     subset = torch.from_numpy(run.subset(len(tensors.train_labels)))
@@ -144,6 +150,7 @@ def optimizer(config: Configuration, weights: Tensor, is_kernel: Tensor) -> Call
             step = adam(weights, config.learning_rate)
         case "rmsprop":
             step = rmsprop(weights, config.learning_rate)
+    is_kernel = is_kernel.to(weights.dtype)
     l2_slope = is_kernel * (2 * config.l2)  # the gradient of l2 * w^2 is 2 * l2 * w
 
     shrink = 1 - is_kernel * (config.learning_rate * config.weight_decay) if config.weight_decay else None
@@ -213,13 +220,19 @@ def evaluate(run: ModelSpec, checkpoint: int, network: nn.Module, own: ImageTens
         checkpoint=checkpoint,
         step=run.steps_per_epoch * run.checkpoint_epochs[checkpoint],
         status="ok",
-        values=values_from(network.state_dict(), *lay_out(network)),
+        values=values_of(network),
         train_loss=train_loss,
         train_accuracy=float(train_correct.mean()),
         test_loss=test_loss,
         test_accuracy=float(test_correct.mean()),
         correct=test_correct,
     )
+
+
+def values_of(network: nn.Module) -> Float32[np.ndarray, " num_values"]:
+    """The values of a network, in float32 whatever it was trained in."""
+    single = copy.deepcopy(network).float().cpu()
+    return values_from(single.state_dict(), *lay_out(single))
 
 
 @torch.no_grad()

@@ -43,10 +43,14 @@ class Dropout(nn.Module):
         self.generator: torch.Generator | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.rate == 0:
-            return x
-        mask = torch.rand(x.shape, generator=self.generator).ge_(self.rate)
-        return x * mask.div_(1 - self.rate)
+        return x * self.mask(x) if self.training and self.rate else x
+
+    def mask(self, x: Tensor) -> Tensor:
+        """What to multiply ``x`` by: float32 whatever it is, so that higher precision has the same masks."""
+        if not self.rate:
+            return torch.ones_like(x)
+        drawn = torch.rand(x.shape, generator=self.generator, dtype=torch.float32)
+        return drawn.ge_(self.rate).div_(1 - self.rate).to(x.device)
 
     def extra_repr(self) -> str:
         return f"rate={self.rate}"
