@@ -29,27 +29,35 @@ import pyarrow as pa
 
 from pipeline.cluster import Machine, cluster, run_tasks
 from pipeline.images import Images, load_images
-from pipeline.loop_trainer import Checkpoint, train_chunk
+from pipeline.loop_trainer import Checkpoint
 from pipeline.progress import progress_bar
+from pipeline.trainers import Trainer
 from pipeline.zoo import ModelSpec, ZooSpec, expand, resolve
 from pipeline.zoo_store import Zoo, create_zoo, finished_chunks, open_zoo, read_rows, sweep_zoo, write_chunk
 
 LOGGED_PACKAGES = ("numpy", "pyarrow", "scikit-learn", "torch")
 
 
-def zoo(spec: ZooSpec, out: Path, images_folder: Path | None = None, machine: Machine = Machine()) -> None:
+def zoo(
+    spec: ZooSpec,
+    out: Path,
+    images_folder: Path | None = None,
+    trainer: Trainer = Trainer(),
+    machine: Machine = Machine(),
+) -> None:
     """Train the runs of a zoo that are not trained yet.
 
     Args:
         spec: what the zoo is.
         out: its folder; made if it is not there, continued if it is.
         images_folder: where the files of the image data set lie, compressed or not; downloaded once if not given.
+        trainer: how the runs of a chunk are trained.
         machine: what the job asks of the machines it runs on.
     """
     runs = expand(spec)
     load = partial(load_images, spec.images, images_folder)
     images = None if (out / "zoo.json").exists() else load()  # what fails does so before the zoo is there
-    store = create_zoo(out, spec)
+    store = create_zoo(out, spec, trainer)
     sweep_zoo(store)
     missing = missing_chunks(store, runs)
     if missing:
@@ -94,7 +102,7 @@ def train_and_write(index: int, store: Zoo, images: Images) -> int:
     """Train a chunk and write it; returns the number of its runs. This is the task."""
     runs = [resolve(store.spec, run_index) for run_index in store.spec.chunk(index)]
     started, cpu_started = time.perf_counter(), time.process_time()
-    checkpoints = train_chunk(runs, images)
+    checkpoints = store.trainer.train(runs, images)
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
     write_chunk(store, index, checkpoints)
     log(store, index, checkpoints, seconds=seconds, cpu_seconds=cpu_seconds)

@@ -31,12 +31,12 @@ from pipeline.file_records import FileRecord
 from pipeline.loop_trainer import Checkpoint
 from pipeline.network_parts import Activation
 from pipeline.parquet_files import read_table
+from pipeline.trainers import Trainer
 from pipeline.whole_files import leftovers, sweep, write_file, write_folder
 from pipeline.zoo import Configuration, Optimizer, ZooSpec, document_digest, parse_spec
 
 FORMAT = "metazoo-zoo"
 VERSION = 1
-TRAINER = {"name": "loop", "threads": 1, "dtype": "float32"}
 CHUNK_FILES = ("values.npy", "rows.parquet", "correct.npy")
 COLUMN_TYPES = {
     Optimizer: pa.string(),
@@ -69,10 +69,11 @@ ROW_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class Zoo:
-    """An open zoo: where it is, and its specification. Holds no file open."""
+    """An open zoo: where it is, its specification and its trainer. Holds no file open."""
 
     path: Path
     spec: ZooSpec
+    trainer: Trainer
 
     def chunk_path(self, index: int) -> Path:
         """The folder of a finished chunk."""
@@ -95,8 +96,8 @@ class ChunkData:
     """Bits of `numpy.packbits` along the second axis, one per test image; all 0 where there are no values."""
 
 
-def create_zoo(path: Path, spec: ZooSpec) -> Zoo:
-    """Make the zoo of a specification, or open it if it was made already.
+def create_zoo(path: Path, spec: ZooSpec, trainer: Trainer = Trainer()) -> Zoo:
+    """Make the zoo of a specification and a trainer, or open it if it was made already.
 
     Raises:
         ValueError: there is a zoo of another specification, or something that is not a zoo.
@@ -115,13 +116,13 @@ def create_zoo(path: Path, spec: ZooSpec) -> Zoo:
             "spec": spec.document(),
             "digest": spec.digest,
             "num_chunks": spec.num_chunks,
-            "trainer": TRAINER,
+            "trainer": trainer.document,
         }
         write_file(path / "zoo.json", json_bytes(document))
     zoo = open_zoo(path)
     differences = different_fields(
-        zoo.spec.document() | {"trainer": read_json(path / "zoo.json").get("trainer")},
-        spec.document() | {"trainer": TRAINER},
+        zoo.spec.document() | {"trainer": zoo.trainer.document},
+        spec.document() | {"trainer": trainer.document},
     )
     if differences:
         raise ValueError(
@@ -151,7 +152,11 @@ def open_zoo(path: Path) -> Zoo:
     spec = document.get("spec", {})
     if document_digest(spec) != document.get("digest"):
         raise ValueError(f"{file}: the specification was altered, its digest no longer matches; restore the file")
-    return Zoo(path=path, spec=parse_spec(spec))
+    try:
+        trainer = Trainer.of(document.get("trainer") or {})
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}; restore the file, or train the zoo again into a new folder") from error
+    return Zoo(path=path, spec=parse_spec(spec), trainer=trainer)
 
 
 def different_fields(found: Any, wanted: Any, name: str = "") -> list[str]:

@@ -12,6 +12,7 @@ import pytest
 from pipeline.architectures import Architecture
 from pipeline.images import load_images
 from pipeline.loop_trainer import Checkpoint, train_chunk
+from pipeline.trainers import Trainer
 from pipeline.zoo import ModelSpec, ZooSpec, expand
 from pipeline.zoo_store import (
     CHUNK_FILES,
@@ -190,12 +191,18 @@ def test_a_zoo_of_another_specification_is_refused_by_what_differs_and_kept(zoo:
 
 
 def test_a_zoo_of_another_trainer_is_not_continued(zoo: Zoo) -> None:
-    """Its chunks have other bytes."""
+    with pytest.raises(ValueError, match=r"differs in trainer.name \(\"loop\" there, \"stacked\" asked for\)"):
+        create_zoo(zoo.path, tiny_spec(), Trainer(name="stacked"))
     document = json.loads((zoo.path / "zoo.json").read_text())
-    document["trainer"]["threads"] = 2
-    (zoo.path / "zoo.json").write_text(json.dumps(document))
-    with pytest.raises(ValueError, match=r"differs in trainer.threads \(2 there, 1 asked for\)"):
-        create_zoo(zoo.path, tiny_spec())
+    (zoo.path / "zoo.json").write_text(json.dumps({**document, "trainer": {"name": "fused", "threads": 1}}))
+    with pytest.raises(ValueError, match=r"zoo.json: the trainer {'name': 'fused', 'threads': 1} is not known; expect"):
+        open_zoo(zoo.path)
+
+
+@pytest.mark.parametrize("trainer", [Trainer(), Trainer(name="stacked", stack=3)])
+def test_a_zoo_knows_its_trainer(tmp_path: Path, trainer: Trainer) -> None:
+    create_zoo(tmp_path / "zoo", TINY, trainer)
+    assert open_zoo(tmp_path / "zoo").trainer == trainer
 
 
 def test_a_folder_with_something_else_in_it_is_refused_and_kept(tmp_path: Path) -> None:

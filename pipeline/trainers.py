@@ -1,0 +1,58 @@
+"""Which trainer a zoo is trained with: it decides the bytes, so it is recorded with the zoo.
+
+Reads   nothing
+Writes  nothing
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from pipeline import loop_trainer, stacked_trainer
+from pipeline.images import Images
+from pipeline.loop_trainer import Checkpoint
+from pipeline.zoo import ModelSpec
+
+TrainerName = Literal["loop", "stacked"]
+CONSTANT = {"threads": 1, "dtype": "float32"}
+"""What all trainers have in common."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """How the runs of a chunk are trained. A zoo that was begun is continued with its own trainer only."""
+
+    name: TrainerName = "loop"
+    """loop: one after another, for every family. stacked: several in the same
+    operations, where they have one architecture and as many steps; not for
+    deepsets and vit. Results agree to rounding."""
+    stack: int = 8
+    """Of stacked: runs at once."""
+
+    def __post_init__(self) -> None:
+        if self.stack < 1:
+            raise ValueError(f"trainer: stack is {self.stack}; expected at least 1")
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What is recorded, as plain JSON values."""
+        return {"name": self.name, **CONSTANT, **({"stack": self.stack} if self.name == "stacked" else {})}
+
+    @staticmethod
+    def of(document: Mapping[str, Any]) -> "Trainer":
+        """The trainer of a record.
+
+        Raises:
+            ValueError: it is another one's.
+        """
+        stack = document.get("stack", Trainer.stack)
+        for name in get_args(TrainerName):
+            if isinstance(stack, int) and (trainer := Trainer(name=name, stack=stack)).document == dict(document):
+                return trainer
+        raise ValueError(f"the trainer {dict(document)} is not known; expected such as {Trainer().document}")
+
+    def train(self, runs: Sequence[ModelSpec], images: Images) -> list[Checkpoint]:
+        """Train every run from its start to its last checkpoint; checkpoints in the order of runs."""
+        if self.name == "loop":
+            return loop_trainer.train_chunk(runs, images)
+        return stacked_trainer.train_chunk(runs, images, self.stack)
