@@ -8,7 +8,11 @@ from pipeline.command_line import Command, run_command
 from pipeline.command_line import read_command as read
 
 COMMANDS = {
-    "zoo": Command(function="pipeline.train_zoo:zoo", sentence="train the networks of a zoo: a Ray job"),
+    "zoo": Command(
+        function="pipeline.train_zoo:zoo",
+        sentence="train the networks of a zoo: a Ray job",
+        switches=("dry_run",),
+    ),
     "status": Command(
         function="pipeline.train_zoo:status",
         sentence="say how far a zoo is, while it trains or after",

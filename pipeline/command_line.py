@@ -141,10 +141,14 @@ def wrong_setting(program: str, error: Exception) -> SystemExit:
 
 
 def _values_for_switches(switches: Sequence[str], arguments: Sequence[str]) -> list[str]:
-    """Arguments with a value after every flag that may stand alone: jsonargparse wants one."""
-    flags = {f"--{name}" for name in switches}
+    """Arguments with a value after every flag that may stand alone: jsonargparse wants one. ``--dry-run`` is
+    ``--dry_run``."""
+    flags = {f"--{name}": f"--{name}" for name in switches} | {
+        f"--{name.replace('_', '-')}": f"--{name}" for name in switches
+    }
     pairs = zip(arguments, [*arguments[1:], "--"], strict=True)
-    return [f"{this}=true" if this in flags and following.startswith("-") else this for this, following in pairs]
+    named = [(flags.get(this, this), following) for this, following in pairs]
+    return [f"{this}=true" if this in flags and following.startswith("-") else this for this, following in named]
 
 
 def _flags_for_positional(positional: Sequence[str], arguments: Sequence[str]) -> list[str]:

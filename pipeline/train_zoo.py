@@ -33,6 +33,7 @@ from pipeline.loop_trainer import Checkpoint
 from pipeline.progress import progress_bar
 from pipeline.trainers import Trainer
 from pipeline.zoo import ModelSpec, ZooSpec, expand, resolve
+from pipeline.zoo_estimate import dry_run_lines, estimate
 from pipeline.zoo_store import Zoo, create_zoo, finished_chunks, open_zoo, read_rows, sweep_zoo, write_chunk
 
 LOGGED_PACKAGES = ("numpy", "pyarrow", "scikit-learn", "torch")
@@ -44,6 +45,7 @@ def zoo(
     images_folder: Path | None = None,
     trainer: Trainer = Trainer(),
     machine: Machine = Machine(),
+    dry_run: bool = False,
 ) -> None:
     """Train the runs of a zoo that are not trained yet.
 
@@ -53,9 +55,14 @@ def zoo(
         images_folder: where the files of the image data set lie, compressed or not; downloaded once if not given.
         trainer: how the runs of a chunk are trained.
         machine: what the job asks of the machines it runs on.
+        dry_run: say what would be trained and what it would take, from some steps of some runs; write nothing.
     """
     runs = expand(spec)
     load = partial(load_images, spec.images, images_folder)
+    if dry_run:
+        images = load()
+        print("\n".join(dry_run_lines(spec, runs, estimate(runs, images, trainer))))
+        return
     images = None if (out / "zoo.json").exists() else load()  # what fails does so before the zoo is there
     store = create_zoo(out, spec, trainer)
     sweep_zoo(store)

@@ -109,7 +109,7 @@ def test_public_names_are_imported_from_their_modules(module: str, name: str) ->
     assert public.__doc__
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*/*.yaml")), ids=name_of)
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=name_of)
 def test_the_command_in_its_first_line_loads_every_shipped_configuration(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
