@@ -208,7 +208,10 @@ def _sites(builder: GraphBuilder, part: torch.Tensor, num_axes: int, sizes: list
     """Where each channel, one node throughout, is read."""
     channels, positions = list(part.shape[:num_axes]), list(part.shape[num_axes:])
     rows = part.reshape(int(np.prod(channels, dtype=np.int64)), -1).numpy()
-    patterns, of_row = np.unique(rows, axis=0, return_inverse=True)
-    spread = (np.broadcast_to(pattern.reshape(positions), sizes[num_axes:]).reshape(-1) for pattern in patterns)
-    codes = np.array([builder.place_of_sites(pattern) for pattern in spread], dtype=np.int64)
-    return np.broadcast_to(codes[of_row.reshape(channels)], sizes[:num_axes]).reshape(-1)
+    places: dict[bytes, int] = {}  # np.unique of rows sorts them, which takes long where maps are large
+    for row in rows:
+        if (key := row.tobytes()) not in places:
+            spread = np.broadcast_to(row.reshape(positions), sizes[num_axes:]).reshape(-1)
+            places[key] = builder.place_of_sites(spread)
+    codes = np.array([places[row.tobytes()] for row in rows], dtype=np.int64)
+    return np.broadcast_to(codes.reshape(channels), sizes[:num_axes]).reshape(-1)

@@ -295,10 +295,15 @@ class GraphTemplate:
         """The parameter graph of these values, or of a module of this architecture.
 
         Raises:
-            ValueError: the number or the dtype of the values is not the template's.
+            ValueError: it is neither, or the number or the dtype of the values is not the template's.
         """
         if isinstance(values, nn.Module):
             values = self.values_of(values)
+        if not isinstance(values, np.ndarray):
+            raise ValueError(
+                f"found {type(values).__name__}; expected a module or a numpy array of {self.num_values} values "
+                "(of a state dict: template.values_from(state_dict))"
+            )
         if values.shape != (self.num_values,) or values.dtype != np.float32:
             raise ValueError(
                 f"values have shape {values.shape}, {values.dtype}; this template has {self.num_values} values, float32"

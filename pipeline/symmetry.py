@@ -30,6 +30,11 @@ from pipeline.symmetry_group import SymmetryGroup, symmetry_group
 
 TOLERANCE = 1e-9
 """Largest difference of outputs, relative to the largest output, that float64 rounding explains."""
+CONSTANTS = 1e-6
+"""Largest difference that constants in float32 explain, of which torch makes some where it expresses operations in
+others."""
+GAINS = (1.0, 2**0.5)
+"""Of the random weights, in turn: with the second, signals keep their size through many rectified layers."""
 NUM_INPUTS = 16
 """Random inputs to compare outputs on."""
 FRUITLESS_DRAWS = 24
@@ -76,17 +81,17 @@ class _Trial:
     acts: Bool[Tensor, " num_values"]
     """Which values had influence on an output in one of the draws."""
 
-    @property
-    def scale(self) -> float:
-        """The largest output of all draws."""
-        return max(float(expected.abs().max()) for expected in self.outputs)
+    def scale(self, draw: int) -> float:
+        """The largest output of one draw; 1 if all are 0."""
+        return float(self.outputs[draw].abs().max()) or 1.0
 
     def change(self, draw: int, permutation: Int64[np.ndarray, " num_values"]) -> float:
         """Largest change of an output when the values of one draw are permuted, relative to the largest output."""
         found = run(self.network, self.template, self.draws[draw][permutation], self.inputs)
-        return float((found - self.outputs[draw]).abs().max()) / self.scale
+        return float((found - self.outputs[draw]).abs().max()) / self.scale(draw)
 
 
+@torch.inference_mode(mode=False)
 def check(module: nn.Module, template: GraphTemplate, example_input: Tensor, num_samples: int = 3) -> CheckReport:
     """Test a template against its module, on a copy in float64 with every parameter drawn at random.
 
@@ -97,6 +102,10 @@ def check(module: nn.Module, template: GraphTemplate, example_input: Tensor, num
     Raises:
         ValueError: one of these fails, so that the template does not describe the module.
     """
+    if not (isinstance(template, GraphTemplate) and isinstance(example_input, Tensor)):
+        raise ValueError(
+            f"found {type(template).__name__} and {type(example_input).__name__}; expected a template and a tensor"
+        )
     try:
         rng = np.random.default_rng(0)
         _check_round_trip(module, template)
@@ -118,10 +127,13 @@ def check(module: nn.Module, template: GraphTemplate, example_input: Tensor, num
         raise ValueError(f"{type(module).__name__}: {error}") from error
 
 
-def random_values(template: GraphTemplate, rng: np.random.Generator) -> Float64[Tensor, " num_values"]:
+def random_values(
+    template: GraphTemplate, rng: np.random.Generator, gain: float = 1.0
+) -> Float64[Tensor, " num_values"]:
     """Normal values, scaled so that activations keep their size and units stay alive; variances are positive."""
     tensors = [
-        rng.standard_normal(slot.size) * (max(1, prod(slot.shape[1:])) ** -0.5 if len(slot.shape) > 1 else BIAS_SCALE)
+        rng.standard_normal(slot.size)
+        * (gain * max(1, prod(slot.shape[1:])) ** -0.5 if len(slot.shape) > 1 else BIAS_SCALE)
         for slot in template.tensors
     ]
     values = np.concatenate([np.empty(0), *tensors])
@@ -220,7 +232,7 @@ def _make_trial(
     fruitless = 0
     touched = torch.zeros(template.num_values, dtype=torch.bool)
     while len(trial.draws) < num_draws or (fruitless < FRUITLESS_DRAWS and not touched.all()):
-        values = random_values(template, rng)
+        values = random_values(template, rng, GAINS[len(trial.draws) % len(GAINS)])
         try:
             expected = run(network, template, values, inputs)
         except (RuntimeError, IndexError) as error:
@@ -236,8 +248,9 @@ def _make_trial(
         touched.logical_or_(gradient != 0)
         largest = gradient.abs().max() if len(gradient) else 0.0
         acts.logical_or_(gradient.abs() > NO_INFLUENCE * largest)
-    if not 0 < trial.scale < np.inf:
-        raise ValueError(f"its outputs for random values reach {trial.scale}, so that nothing can be compared")
+    largest = max(float(expected.abs().max()) for expected in trial.outputs)
+    if not 0 < largest < np.inf:
+        raise ValueError(f"its outputs for random values reach {largest}, so that nothing can be compared")
     return trial
 
 
@@ -267,9 +280,9 @@ def _graph_and_gradient(
 
 def _check_function(trial: _Trial) -> float:
     """Largest difference between the module's outputs and those read from the graph, relative to the largest output."""
-    pairs = zip(trial.outputs, trial.from_graph, strict=True)
-    difference = max(float((found - expected).abs().max()) for expected, found in pairs) / trial.scale
-    if not difference < TOLERANCE:
+    pairs = enumerate(zip(trial.outputs, trial.from_graph, strict=True))
+    difference = max(float((found - expected).abs().max()) / trial.scale(draw) for draw, (expected, found) in pairs)
+    if not difference < CONSTANTS:
         raise ValueError(
             f"the function read from the graph differs from the module's by {difference:.1e} of its size; "
             "the template is wrong, please report the module"

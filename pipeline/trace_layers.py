@@ -45,6 +45,8 @@ def layer(
     Raises:
         UnsupportedError: one element is read twice, or the weights are not laid out as rows and columns.
     """
+    if 0 in values.shape:
+        raise UnsupportedError(call, "has a weight without elements", "a layer needs at least one input and one output")
     G, O, I, _ = values.shape
     rows, columns, tap_stride = laid_out(call, values)
     tap_stride = tap_stride if geometry.kernel_size else 0

@@ -37,6 +37,11 @@ def gelu(builder: GraphBuilder, call: Call) -> Carried:
     return activation(builder, call, Operation.GELU, tanh=tanh)
 
 
+def celu(builder: GraphBuilder, call: Call) -> Carried:
+    alpha = float(call.arguments["alpha"])
+    return activation(builder, call, Operation.ELU, alpha=alpha, input_scale=1 / alpha, scale=1.0)
+
+
 def clamp(builder: GraphBuilder, call: Call, low: str, high: str) -> Carried:
     """Between two numbers, either of which may be missing."""
     bounds = (call.arguments.get(low), call.arguments.get(high))
@@ -208,6 +213,7 @@ POINTWISE: dict[Any, Rule] = {
     _aten.leaky_relu.default: _acts(Operation.LEAKY_RELU, negative_slope="negative_slope"),
     _aten.elu.default: _acts(Operation.ELU, alpha="alpha", input_scale="input_scale", scale="scale"),
     _aten.hardtanh.default: _acts(Operation.CLAMP, low="min_val", high="max_val"),
+    _aten.celu.default: per_example(celu),
     _aten.relu6.default: _acts(Operation.CLAMP, low=0.0, high=6.0),
     _aten.clamp.default: per_example(partial(clamp, low="min", high="max")),
     _aten.clamp_min.default: per_example(partial(clamp, low="min", high="")),

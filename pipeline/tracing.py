@@ -61,11 +61,16 @@ def trace(module: nn.Module, example_input: Tensor) -> GraphTemplate:
         raise ValueError(
             f"found {type(module).__name__} and {type(example_input).__name__}; expected a module and a tensor"
         )
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ValueError(f"{type(module).__name__} is scripted; trace the module that it was made from")
+    if example_input.layout != torch.strided:
+        raise ValueError(f"example_input is {example_input.layout}; expected a dense tensor")
     if example_input.ndim < 2 or 0 in example_input.shape:
         raise ValueError(f"example_input has shape {tuple(example_input.shape)}; expected [batch, channels, ...]")
     tensors, integers = lay_out(module)
     example = example_input[:1].detach().cpu().repeat(NUM_EXAMPLES, *(1 for _ in example_input.shape[1:]))
     program = _export(module, example)
+    _check_nothing_hidden(module, program)
     axes = (1,) if example.is_floating_point() else ()
     builders = [GraphBuilder(tensors, integers) for _ in range(2)]
     errors: list[ValueError] = []
@@ -92,6 +97,8 @@ def _template(program: ExportedProgram, builder: GraphBuilder, example: Tensor, 
         templates.append(finish(builder, call, call.tensor("result"), axes))
         return call.tensor("result")
 
+    if result.shape[:1] == (1,):
+        raise ValueError(f"the module returns {result.shape} for two examples; keep the batch axis first")
     call = Call(operation="output", module="", arguments={"result": result}, shape=result.shape)
     per_example(finished)(builder, call)
     return templates[0]
@@ -113,25 +120,48 @@ def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
     try:
         with _plain_attention():
             copied(frozen)(example)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{name} fails on an input of shape {tuple(example.shape)}: {error}") from error
     try:
         with _quietly(), _plain_attention():
             return _lowered(torch.export.export(frozen, (example,)))
     except Exception as error:  # whatever torch.export cannot follow: its exceptions share no public base class
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"{name} cannot be traced: torch.export says {type(error).__name__}: {reason}; "
-            "data-dependent control flow has no parameter graph"
-        ) from error
+        reason = next(iter(str(error).strip().splitlines()), "no reason")
+        depends = "DataDependent" in type(error).__name__ or "data-dependent" in reason.lower()
+        why = "; data-dependent control flow has no parameter graph" if depends else ""
+        raise ValueError(f"{name} cannot be traced: torch.export says {type(error).__name__}: {reason}{why}") from error
+
+
+def _check_nothing_hidden(module: nn.Module, program: ExportedProgram) -> None:
+    """Refuse a module that reaches its own parameters by other ways than its attributes (a closure, a list):
+    torch.export takes what it finds there for constants."""
+    memory = {
+        tensor.untyped_storage().data_ptr(): name
+        for state in (program.state_dict, module.state_dict(keep_vars=True))
+        for name, tensor in state.items()
+        if isinstance(tensor, Tensor) and tensor.numel()
+    }
+    for constant in program.constants.values():
+        if isinstance(constant, Tensor) and constant.numel():
+            name = memory.get(constant.untyped_storage().data_ptr())
+            if name is not None:
+                raise ValueError(
+                    f"{type(module).__name__} reaches {name} by another way than as its attribute (in a list, a "
+                    "closure, a hook or a buffer that shares its memory), where it is taken for a constant; use the "
+                    "attribute"
+                )
 
 
 def _check_batch(module: nn.Module, example: Tensor) -> None:
     """Refuse a module that computes something else for one example than for the same example among others."""
     frozen = copied(module).cpu().eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in frozen.parameters():  # one that is zero, or not finite, would hide what depends on the batch
+        scale = max(1, prod(parameter.shape[1:])) ** -0.5
+        parameter.copy_(scale * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
     several = example[:1].repeat(MOST_EXAMPLES, *(1 for _ in example.shape[1:]))
     if example.is_floating_point():
-        several = torch.randn(several.shape, generator=torch.Generator().manual_seed(0))
+        several = torch.randn(several.shape, generator=generator, dtype=example.dtype)
 
     def outputs(inputs: Tensor) -> Any:
         with torch.no_grad(), _plain_attention():
@@ -143,8 +173,14 @@ def _check_batch(module: nn.Module, example: Tensor) -> None:
         raise ValueError(f"{type(module).__name__} fails on some sizes of the batch: {error}") from error
     if not all(isinstance(output, Tensor) and output.ndim for output in found):
         return  # refused for what it returns
-    first = [output[:1].double() for output in found]
-    if any(output.shape != first[0].shape for output in first) or not torch.isfinite(torch.stack(first)).all():
+    alone, *among = found  # squeezed, one example may have lost its batch axis
+    first = [alone.double().flatten(), *(output[0].double().flatten() for output in among)]
+    if any(output.shape != first[0].shape for output in first):
+        raise ValueError(
+            f"{type(module).__name__} returns shape {tuple(alone.shape)} for an example alone, and "
+            f"{tuple(among[-1].shape)} for {MOST_EXAMPLES}; keep the batch axis first, whatever its size"
+        )
+    if not torch.isfinite(torch.stack(first)).all():
         return
     scale = float(torch.stack(first).abs().max())
     if max(float((output - first[0]).abs().max()) for output in first) > BATCH_TOLERANCE * scale:
@@ -285,7 +321,10 @@ def _run(node: fx.Node, tensors: dict[str, Any], builder: GraphBuilder) -> Any:
         return _constant(node, call, tensors)
     if _is_tensor(node) and node.meta["val"].dtype not in (torch.float32, torch.int64):
         raise UnsupportedError(call, f"computes in {node.meta['val'].dtype}", _in_float32(node.meta["val"].dtype))
+    _check_whole_numbers(node, call)
     rule = RULES.get(node.target)
+    if rule is None and _is_random(node):
+        raise UnsupportedError(call, "is random", "a parameter graph describes one function; remove the randomness")
     if rule is None:
         raise UnsupportedError(
             call,
@@ -293,6 +332,20 @@ def _run(node: fx.Node, tensors: dict[str, Any], builder: GraphBuilder) -> Any:
             "write one (docs/operations.md shows how), or keep the operation out of the traced module",
         )
     return rule(builder, call)
+
+
+def _check_whole_numbers(node: fx.Node, call: Call) -> None:
+    """Refuse whole numbers that are made of others: nothing here rounds."""
+    if not _is_tensor(node) or node.meta["val"].dtype != torch.int64:
+        return
+    fractions = [leaf for leaf in pytree.tree_leaves((node.args, node.kwargs)) if isinstance(leaf, float)]
+    tensors = [used.meta["val"] for used in node.all_input_nodes if _is_tensor(used)]
+    if not all(map(float.is_integer, fractions)) or any(tensor.is_floating_point() for tensor in tensors):
+        raise UnsupportedError(call, "makes whole numbers of others", "round before tracing, or compute in float32")
+
+
+def _is_random(node: fx.Node) -> bool:
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
 def _in_float32(dtype: torch.dtype) -> str:
@@ -306,7 +359,7 @@ def _in_float32(dtype: torch.dtype) -> str:
 
 def _constant(node: fx.Node, call: Call, tensors: dict[str, Any]) -> Any:
     """The result of an operation on constants."""
-    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+    if _is_random(node):
         raise UnsupportedError(call, "is random", "a parameter graph describes one function; remove the randomness")
     arguments, keywords = (
         fx.map_arg(given, lambda other: tensors[other.name].number) for given in (node.args, node.kwargs)

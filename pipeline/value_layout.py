@@ -5,8 +5,8 @@ Reads   a module           `lay_out`
 Writes  a state dict       `state_dict_from`, the exact inverse: bit for bit, NaN and -0.0 included
 
 ``values`` are the float32 tensors of the state dict in its own order, each flattened row-major; a tied tensor lies
-there once, at its first name. Integer and Boolean tensors (counters, indices) are no values: they are kept as they were
-when the module was traced.
+there once, at its first name. Integer and Boolean tensors (indices, masks) are no values but part of the template, as
+they were when the module was traced. Single numbers are counters, as batch norms have them: they may have gone on.
 """
 
 from collections.abc import Mapping, Sequence
@@ -107,7 +107,8 @@ def values_from(
     """The values of a state dict of this layout.
 
     Raises:
-        ValueError: a name is missing or unknown, a tensor has another shape or dtype, or tied names differ in numbers.
+        ValueError: a name is missing or unknown, a tensor has another shape or dtype, tied names differ in numbers, or
+            whole numbers are not those of the template.
     """
     known = {name for slot in tensors for name in slot.names} | {integer.name for integer in integers}
     if unknown := [name for name in state_dict if name not in known]:
@@ -122,6 +123,13 @@ def values_from(
                     f"{tied}: its numbers differ from those of {slot.names[0]}, but the template has the two tied; "
                     "if they are no longer, trace the module again"
                 )
+    for integer in integers:
+        found = state_dict.get(integer.name)
+        if found is not None and integer.shape and tuple(found.flatten().tolist()) != integer.numbers:
+            raise ValueError(
+                f"{integer.name}: its numbers are not those that the module had when it was traced, and they are part "
+                "of the template; trace this module again"
+            )
     return values
 
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -254,6 +255,10 @@ REFUSED_ON_VECTORS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "first example": (
         lambda: hidden(lambda net, x: net.head(net.hidden(x)[:1]), head=nn.Linear(4, 2)),
         "the examples of",
+    ),
+    "batch axis moved": (
+        lambda: hidden(lambda net, x: net.hidden(x)[None]),
+        "returns .* for two examples; keep the batch",
     ),
     "transposed": (lambda: Wired(lambda net, x: net.head(x.T), head=nn.Linear(2, 2)), "the examples of the batch"),
     "no batch returned": (
@@ -559,3 +564,89 @@ def test_where_maxima_stand_is_not_followed() -> None:
     module = hidden(lambda net, x: (lambda y: y.gather(1, y.max(1, keepdim=True)[1]))(net.hidden(x)))
     with pytest.raises(ValueError, match="aten.gather.default .* reads where maxima stand, or another result"):
         trace(module, VECTOR)
+
+
+class Hiding(nn.Module):
+    """Reaches a parameter of its own through something else."""
+
+    def __init__(self, hide: Callable[["Hiding"], Callable[[Tensor], Tensor]]) -> None:
+        super().__init__()
+        self.first, self.scale = nn.Linear(3, 4), nn.Parameter(torch.ones(4))
+        self.act = hide(self)
+        self.kept = [self.first.bias]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.first(x)) * self.scale
+
+
+HIDDEN: dict[str, Callable[[Hiding], Callable[[Tensor], Tensor]]] = {
+    "scale": lambda net: lambda h: torch.tanh(h * net.scale),
+    "first.bias": lambda net: partial(torch.mul, net.first.bias),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_a_parameter_that_is_reached_by_another_way_is_refused(name: str) -> None:
+    """Torch.export and `check` alike would take it for a constant, and the graph would be wrong for other values."""
+    with pytest.raises(ValueError, match=rf"Hiding reaches {name} by another way than as its attribute"):
+        trace(Hiding(HIDDEN[name]), VECTOR)
+
+
+def test_a_batch_of_one_that_loses_its_axis_is_refused_where_it_matters() -> None:
+    """Squeezed, the softmax runs over positions for one example, and over channels for several."""
+    module = hidden(lambda net, x: net.head(net.hidden(x).squeeze().softmax(1)), head=nn.Linear(4, 2))
+    with pytest.raises(ValueError, match="Wired computes something else for an example alone than for the same"):
+        trace(module, torch.zeros(1, 5, 3))
+
+
+def test_a_network_is_tried_with_random_weights_whatever_it_has() -> None:
+    """A head of zeros would hide what depends on the size of the batch."""
+    module = hidden(
+        lambda net, x: net.head(net.hidden(x).tanh() if x.shape[0] > 1 else net.hidden(x).abs()), head=nn.Linear(4, 2)
+    )
+    nn.init.zeros_(module.get_submodule("head").weight)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="Wired computes something else for an example alone"):
+        trace(module, VECTOR)
+
+
+def test_fractions_in_whole_numbers_are_refused() -> None:
+    module = Wired(lambda net, x: net.words(x + torch.full_like(x, 0.7)).sum(1), words=nn.Embedding(5, 2))
+    with pytest.raises(ValueError, match=r"aten.full_like.default .* makes whole numbers of others; round before"):
+        trace(module, torch.zeros(1, 3, dtype=torch.int64))
+
+
+def test_what_is_no_plain_module_is_refused() -> None:
+    with pytest.raises(ValueError, match="is scripted; trace the module that it was made from"):
+        trace(torch.jit.ScriptModule(), VECTOR)
+    with pytest.raises(ValueError, match="example_input is torch.sparse_coo; expected a dense tensor"):
+        trace(nn.Linear(3, 2), VECTOR.to_sparse())
+    empty = nn.Linear(3, 1)
+    empty.weight, empty.bias = nn.Parameter(torch.zeros(0, 3)), nn.Parameter(torch.zeros(0))
+    with pytest.raises(ValueError, match="has a weight without elements"):
+        trace(empty, VECTOR)
+    with pytest.raises(ValueError, match="Wired fails on an input of shape .*: enough"):
+        trace(hidden(stop), VECTOR)
+
+
+def stop(net: Any, x: Tensor) -> Tensor:
+    raise SystemExit("enough")
+
+
+def test_deep_rectified_networks_pass_the_check() -> None:
+    """Weights of variance 1 / inputs would let signals vanish in 60 layers."""
+    layers = [layer for _ in range(60) for layer in (nn.Linear(4, 4), nn.ReLU())]
+    module = nn.Sequential(nn.Linear(3, 4), *layers, nn.Linear(4, 2))
+    check(module, trace(module, VECTOR), VECTOR)
+
+
+def test_constants_of_float32_do_not_fail_the_check() -> None:
+    """Torch expresses ``lerp`` in others with constants of float32."""
+    module = hidden(lambda net, x: torch.lerp(net.hidden(x), net.other(x), 0.3), other=nn.Linear(3, 4))
+    check(module, trace(module, VECTOR), VECTOR)
+
+
+def test_a_check_does_not_depend_on_the_mode_it_is_called_in() -> None:
+    module = hidden(lambda net, x: nn.functional.celu(net.hidden(x), 0.7))
+    expected = check(module, trace(module, VECTOR), VECTOR)
+    with torch.inference_mode():
+        assert check(module, trace(module, VECTOR), VECTOR) == expected

@@ -197,3 +197,15 @@ def test_a_diverged_network_with_tied_weights_comes_back() -> None:
     module = Odd()
     module.first.weight.data.fill_(float("nan"))
     assert bits(round_trip(module)) == bits(module.state_dict())
+
+
+def test_whole_numbers_that_may_act_are_those_of_the_template() -> None:
+    class Permuted(nn.Linear):
+        def __init__(self, *order: int) -> None:
+            super().__init__(3, 2)
+            self.register_buffer("order", torch.tensor(order))
+
+    layout = lay_out(Permuted(2, 0, 1))
+    values_from(Permuted(2, 0, 1).state_dict(), *layout)
+    with pytest.raises(ValueError, match="order: its numbers are not those that the module had when it was traced"):
+        values_from(Permuted(0, 1, 2).state_dict(), *layout)
