@@ -15,7 +15,7 @@ from pipeline.distributions import Choice, Distribution
 from pipeline.images import Images, load_images
 from pipeline.loop_trainer import Checkpoint, adam, one_thread, rmsprop, sgd, start, train_chunk
 from pipeline.zoo import ModelSpec, Optimizer, expand, resolve
-from tiny_zoo import tiny_spec
+from tiny_zoo import DECAY, tiny_spec
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,14 @@ def test_it_equals_an_obvious_loop_with_torchs_optimizers(
 ) -> None:
     """Four steps with dropout and a strong L2 term; float32 rounds differently, hence 1e-5."""
     family = replace(tiny_spec().architecture, activation=Choice(choice=(activation,)))
-    run = run_with(optimizer=Choice(choice=(optimizer,)), l2=0.1, dropout=0.3, architecture=family, train_fraction=0.5)
+    run = run_with(
+        optimizer=Choice(choice=(optimizer,)),
+        weight_decay=DECAY,
+        l2=0.1,
+        dropout=0.3,
+        architecture=family,
+        train_fraction=0.5,
+    )
     [_, trained] = train_chunk([run], images)
     with one_thread():
         network = obvious(run, images)

@@ -18,7 +18,7 @@ from pipeline.stacked_layers import stack, state_of
 from pipeline.stacked_trainer import stacks, train_stack
 from pipeline.stacked_trainer import train_chunk as train_stacked
 from pipeline.zoo import ModelSpec, expand
-from tiny_zoo import TINY, tiny_spec
+from tiny_zoo import DECAY, TINY, tiny_spec
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +88,7 @@ def test_in_double_precision_stacks_equal_the_loop_over_tens_of_steps(
     are ten times as long, so that at larger rates training itself magnifies what is there."""
     spec = tiny_spec(
         optimizer=Choice(choice=(optimizer,)),
+        weight_decay=DECAY,
         learning_rate=Distribution(log_uniform=(1e-4, 1e-3)),
         architecture=FAMILIES[family],
         num_runs=7,

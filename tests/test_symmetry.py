@@ -206,3 +206,16 @@ def test_masks_and_constants_of_float32_are_no_fault_of_a_template() -> None:
     places = Wired(lambda net, x: functional.mish(net.layer(x + torch.linspace(-1, 1, 28))), layer=nn.Linear(28, 3))
     for module, shape in ((attention, (1, 16, 2)), (places, (1, 28))):
         check(module, trace(module, torch.zeros(shape)), torch.zeros(shape))
+
+
+def test_signals_pass_many_rectified_layers_in_every_second_draw() -> None:
+    """In 80 layers, weights of variance 1 / inputs leave 2^-40 of what comes in beside the biases."""
+    layers = [layer for _ in range(80) for layer in (nn.Linear(8, 8), nn.ReLU())]
+    module, example = nn.Sequential(*layers, nn.Linear(8, 2)), torch.zeros(1, 8)
+    template = trace(module, example)
+    trial = _make_trial(module, template, example, 4, np.random.default_rng(0))
+    inputs = template.tensors[0]
+    moved = np.arange(template.num_values)
+    moved[inputs.place] = np.roll(moved[inputs.place].reshape(inputs.shape), 1, axis=1).reshape(-1)
+    changes = [trial.change(draw, moved) for draw in range(4)]
+    assert max(changes[0::2]) < TOLERANCE < max(changes[1::2])

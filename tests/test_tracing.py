@@ -632,13 +632,6 @@ def stop(net: Any, x: Tensor) -> Tensor:
     raise SystemExit("enough")
 
 
-def test_deep_rectified_networks_pass_the_check() -> None:
-    """Weights of variance 1 / inputs would let signals vanish in 60 layers."""
-    layers = [layer for _ in range(60) for layer in (nn.Linear(4, 4), nn.ReLU())]
-    module = nn.Sequential(nn.Linear(3, 4), *layers, nn.Linear(4, 2))
-    check(module, trace(module, VECTOR), VECTOR)
-
-
 def test_constants_of_float32_do_not_fail_the_check() -> None:
     """Torch expresses ``lerp`` in others with constants of float32."""
     module = hidden(lambda net, x: torch.lerp(net.hidden(x), net.other(x), 0.3), other=nn.Linear(3, 4))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline.distributions import Choice, Distribution
 from pipeline.images import ImageSpec
 from pipeline.zoo import ModelSpec, expand, parse_spec, resolve, run_stream
-from tiny_zoo import TINY, tiny_spec
+from tiny_zoo import DECAY, TINY, tiny_spec
 
 
 def draws(runs: tuple[ModelSpec, ...]) -> list[tuple]:
@@ -41,18 +41,22 @@ def test_drawing_one_number_otherwise_changes_no_other(name: str) -> None:
         assert getattr(after.config, name) in (0.75, None)
 
 
+EVERY = Choice(choice=("sgd", "adam", "adamw", "rmsprop"))
+
+
 def test_every_hyperparameter_differs_between_runs_and_another_seed_gives_others() -> None:
-    runs = expand(tiny_spec(num_runs=41))
+    runs = expand(tiny_spec(num_runs=41, optimizer=EVERY, weight_decay=DECAY))
     for field in fields(TINY.hyperparameters):
         assert len({getattr(run.config, field.name) for run in runs}) > 1, field.name
     assert {run.config.activation for run in runs} == {"relu", "tanh"}
-    other = expand(tiny_spec(num_runs=41, seed=8))
+    other = expand(tiny_spec(num_runs=41, seed=8, optimizer=EVERY, weight_decay=DECAY))
     assert all(a.config.learning_rate != b.config.learning_rate for a, b in zip(runs, other, strict=True))
 
 
 def test_a_hyperparameter_that_does_not_act_is_null() -> None:
-    for run in expand(tiny_spec(num_runs=41)):
+    for run in expand(tiny_spec(num_runs=41, optimizer=EVERY, weight_decay=DECAY)):
         assert (run.config.momentum is None) == (run.config.optimizer != "sgd")
+        assert (run.config.weight_decay is None) == (run.config.optimizer != "adamw")
         assert (run.config.init_std is None) == (run.config.initialisation not in ("normal", "truncated_normal"))
 
 
@@ -133,7 +137,7 @@ def test_a_run_without_a_full_batch_is_refused_by_its_fraction_and_batch_size() 
         ({"init_std": Distribution(choice=(0.0,))}, "init_std: .* expected numbers above 0"),
         ({"train_fraction": Distribution(choice=(1.1,))}, "train_fraction: .* expected numbers above 0 and at most 1"),
         ({"optimizer": Choice(choice=())}, "optimizer: choice is empty"),
-        ({"weight_decay": None}, "adamw needs weight_decay, such as weight_decay: {log_uniform"),
+        ({"optimizer": Choice(choice=("adamw",))}, "adamw needs weight_decay, such as weight_decay: {log_uniform"),
         ({"weight_decay": Distribution(choice=(-0.1,))}, "weight_decay: .* expected numbers at least 0"),
         ({"l2": Distribution(each=(0.1, 0.2))}, "l2: each has 2 values; expected 5"),
         ({"initialisation": Choice(choice=())}, "initialisation: choice is empty"),
