@@ -16,22 +16,30 @@ import pyarrow as pa
 from pipeline.dataset_manifest import MANIFEST
 from pipeline.graph_store import GraphDataset, open_graphs
 from pipeline.train_zoo import summary
+from pipeline.zoo_plots import plot_zoo
 from pipeline.zoo_store import finished_chunks, open_zoo, read_chunk
 
 SHOWN_TEMPLATES = 5
 QUANTILES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
 
 
-def inspect(path: Path) -> None:
+def inspect(path: Path, plots: Path | None = None) -> None:
     """Say what is in a dataset or a zoo.
 
     Args:
         path: the folder of a parameter-graph dataset or of a zoo.
+        plots: of a zoo, a file for a picture: accuracy by hyperparameter, learning curves, split-half reliability.
     """
     if not any((path / name).exists() for name in ("zoo.json", "zarr.json", MANIFEST)):
         raise ValueError(f"{path}: neither a zoo nor a dataset of parameter graphs here")
+    if plots is not None:
+        if not (path / "zoo.json").exists():
+            raise ValueError(f"{path} is a dataset; pictures are drawn of zoos (--plots)")
+        plot_zoo(open_zoo(path), plots)
     lines = zoo_lines(path) if (path / "zoo.json").exists() else dataset_lines(open_graphs(path))
     print("\n".join(lines))
+    if plots is not None:
+        print(f"  picture: {plots}")
 
 
 def zoo_lines(path: Path) -> Iterator[str]:

@@ -1,0 +1,192 @@
+"""A zoo at a glance: how its runs learn, what decides how well they do, and how well that is measured.
+
+    python -m pipeline inspect runs/digits/zoo --plots zoo.png
+
+Reads   the rows of a zoo's finished chunks
+Writes  one picture: .png, .svg or .pdf
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float64
+
+from pipeline.distributions import Distribution
+from pipeline.graph_sources import half_accuracies
+from pipeline.whole_files import aside_path
+from pipeline.zoo_store import Zoo, finished_chunks, read_chunk
+
+SUFFIXES = (".png", ".svg", ".pdf")
+COLUMNS = 4
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+MOST_KINDS = 12
+"""A hyperparameter of more values than this is drawn as numbers."""
+WINDOWS = 12
+"""Over which a median is taken."""
+BLUE, INK, FAINT = "#2c6fb0", "#1d2a38", "#8a95a3"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finals:
+    """The last checkpoints of runs that did not diverge, and what they were trained with."""
+
+    accuracy: Float64[np.ndarray, " runs"]
+    halves: tuple[Float64[np.ndarray, " runs"], Float64[np.ndarray, " runs"]]
+    """On the even and on the odd test images."""
+    settings: dict[str, list[Any]]
+    """What differs between runs, by name."""
+
+
+def plot_zoo(zoo: Zoo, path: Path) -> None:
+    """Draw a zoo into a file.
+
+    Raises:
+        ValueError: the suffix is not one that is drawn, or no run has finished well.
+    """
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path}: a picture ends in {', '.join(SUFFIXES)}")
+    rows, halves = read_rows(zoo)
+    last = len(zoo.spec.checkpoint_epochs) - 1
+    chosen = (rows["checkpoint"].to_numpy() == last) & (rows["status"].to_numpy(zero_copy_only=False) == "ok")
+    if not chosen.any():
+        raise ValueError(f"{zoo.path}: no run has come to its last checkpoint without diverging; nothing to draw")
+    table = rows.filter(pa.array(chosen))
+    finals = Finals(
+        accuracy=table["test_accuracy"].to_numpy(),
+        halves=(halves[0][chosen], halves[1][chosen]),
+        settings=differing(table),
+    )
+    figure = draw(zoo, rows, finals)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = aside_path(path)
+    try:
+        figure.savefig(
+            aside, format=path.suffix[1:], dpi=130, metadata={"Date": None} if path.suffix == ".svg" else None
+        )
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def read_rows(zoo: Zoo) -> tuple[pa.Table, tuple[Float64[np.ndarray, " rows"], Float64[np.ndarray, " rows"]]]:
+    """All rows of finished chunks, and the accuracies on both halves of the test images."""
+    chunks = [read_chunk(zoo, index) for index in finished_chunks(zoo)]
+    if not chunks:
+        raise ValueError(f"{zoo.path}: no chunk is trained yet; nothing to draw")
+    halves = [half_accuracies(chunk.correct, zoo.spec.images.num_test_images) for chunk in chunks]
+    first, second = (np.concatenate(part) for part in zip(*halves, strict=True))
+    return pa.concat_tables([chunk.rows for chunk in chunks], promote_options="default"), (first, second)
+
+
+def differing(table: pa.Table) -> dict[str, list[Any]]:
+    """The arguments of architectures and the hyperparameters that are not the same for all runs."""
+    arguments = [json.loads(text)["arguments"] for text in table["architecture"].to_pylist()]
+    names = dict.fromkeys(name for some in arguments for name in some)
+    found = {name: [readable(some.get(name)) for some in arguments] for name in names}
+    for column in (name for name in table.column_names if name.startswith("config.")):
+        found.setdefault(column.removeprefix("config."), table[column].to_pylist())
+    return {name: values for name, values in found.items() if len({str(v) for v in values if v is not None}) > 1}
+
+
+def readable(value: Any) -> Any:
+    """Lists as text."""
+    return "-".join(map(str, value)) if isinstance(value, list) else value
+
+
+def draw(zoo: Zoo, rows: pa.Table, finals: Finals) -> Any:
+    """The figure: two panels about all runs, one for each setting."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    count = 2 + len(finals.settings)
+    lines = ceil(count / COLUMNS)
+    figure = Figure(figsize=(3.4 * COLUMNS, 2.9 * lines + 0.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels: Iterator[Any] = iter(figure.subplots(lines, COLUMNS, squeeze=False).flat)
+    num_runs = len(finals.accuracy)
+    figure.suptitle(f"Zoo {zoo.spec.name!r}: {num_runs:,} runs, test accuracy", color=INK, fontsize=13)
+    draw_curves(next(panels), zoo, rows)
+    draw_halves(next(panels), finals)
+    for name, values in finals.settings.items():
+        how = zoo.spec.drawn.get(name)
+        spread = isinstance(how, Distribution) and how.log_uniform is not None
+        draw_setting(next(panels), name, values, finals.accuracy, logarithmic=spread)
+    for panel in panels:
+        panel.set_axis_off()
+    for panel in figure.axes:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(labelsize=8, colors=INK)
+    return figure
+
+
+def draw_curves(panel: Any, zoo: Zoo, rows: pa.Table) -> None:
+    """Quantiles of test accuracy over epochs."""
+    epochs = np.array(zoo.spec.checkpoint_epochs)
+    number = rows["checkpoint"].to_numpy()
+    accuracy = rows["test_accuracy"].to_numpy()
+    known = np.isfinite(accuracy)
+    table = np.array(
+        [
+            np.quantile(some, QUANTILES) if len(some := accuracy[known & (number == place)]) else [np.nan] * 5
+            for place in range(len(epochs))
+        ]
+    )
+    for low, high, alpha in ((0, 4, 0.15), (1, 3, 0.3)):
+        panel.fill_between(epochs, table[:, low], table[:, high], color=BLUE, alpha=alpha, linewidth=0)
+    panel.plot(epochs, table[:, 2], color=BLUE, marker="o", markersize=3)
+    panel.set_title("learning curves", fontsize=10, color=INK)
+    panel.set_xlabel("epoch\n(median; half and nine tenths of runs)", fontsize=8, color=INK)
+    panel.set_ylim(0, 1)
+
+
+def draw_halves(panel: Any, finals: Finals) -> None:
+    """Accuracy on one half of the test images against the other."""
+    even, odd = finals.halves
+    panel.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8)
+    panel.scatter(even, odd, s=6, alpha=0.5, color=BLUE, linewidths=0, rasterized=True)
+    told_apart = len(even) > 1 and even.std() > 0 and odd.std() > 0
+    correlation = f"r = {np.corrcoef(even, odd)[0, 1]:.4f}" if told_apart else "runs are too alike for r"
+    panel.set_title(f"split halves, {correlation}", fontsize=10, color=INK)
+    panel.set_xlabel("on the even test images", fontsize=8, color=INK)
+    panel.set_ylabel("on the odd", fontsize=8, color=INK)
+    panel.set_xlim(0, 1)
+    panel.set_ylim(0, 1)
+
+
+def draw_setting(
+    panel: Any, name: str, values: list[Any], accuracy: Float64[np.ndarray, " runs"], *, logarithmic: bool
+) -> None:
+    """Accuracy by a setting: boxes where it has few values, else points with a running median."""
+    given = [(value, score) for value, score in zip(values, accuracy, strict=True) if value is not None]
+    kinds = sorted({value for value, _ in given}, key=lambda value: (isinstance(value, str), value))
+    panel.set_title(name.replace("_", " "), fontsize=10, color=INK)
+    panel.set_ylim(0, 1)
+    if len(kinds) <= MOST_KINDS or any(isinstance(kind, str) for kind in kinds):
+        groups = [[score for value, score in given if value == kind] for kind in kinds]
+        panel.boxplot(
+            groups,
+            widths=0.6,
+            sym="",
+            patch_artist=True,
+            boxprops={"facecolor": "#cfe0f1", "edgecolor": BLUE},
+            medianprops={"color": INK},
+            whiskerprops={"color": BLUE},
+            capprops={"color": BLUE},
+        )
+        labels = [f"{kind:g}" if isinstance(kind, float) else str(kind).replace("_", "\n") for kind in kinds]
+        panel.set_xticks(range(1, len(kinds) + 1), labels, fontsize=7)
+        return
+    numbers, scores = (np.array(part, dtype=np.float64) for part in zip(*given, strict=True))
+    if logarithmic:
+        panel.set_xscale("log")
+    panel.scatter(numbers, scores, s=6, alpha=0.4, color=BLUE, linewidths=0, rasterized=True)
+    order = np.argsort(numbers)
+    windows = [window for window in np.array_split(order, WINDOWS) if len(window)]
+    middle = [(np.median(numbers[window]), np.median(scores[window])) for window in windows]
+    panel.plot(*zip(*middle, strict=True), color=INK, linewidth=1.2)
