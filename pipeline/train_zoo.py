@@ -32,7 +32,7 @@ from pipeline.images import Images, load_images
 from pipeline.loop_trainer import Checkpoint
 from pipeline.progress import progress_bar
 from pipeline.trainers import Trainer
-from pipeline.zoo import ModelSpec, ZooSpec, expand, resolve
+from pipeline.zoo import Plan, ZooSpec, plan, resolve
 from pipeline.zoo_estimate import dry_run_lines, estimate
 from pipeline.zoo_store import Zoo, create_zoo, finished_chunks, open_zoo, read_rows, sweep_zoo, write_chunk
 
@@ -57,16 +57,16 @@ def zoo(
         machine: what the job asks of the machines it runs on.
         dry_run: say what would be trained and what it would take, from some steps of some runs; write nothing.
     """
-    runs = expand(spec)
+    planned = plan(spec)
     load = partial(load_images, spec.images, images_folder)
     if dry_run:
         images = load()
-        print("\n".join(dry_run_lines(spec, runs, estimate(runs, images, trainer))))
+        print("\n".join(dry_run_lines(spec, planned, estimate(spec, planned, images, trainer))))
         return
     images = None if (out / "zoo.json").exists() else load()  # what fails does so before the zoo is there
     store = create_zoo(out, spec, trainer)
     sweep_zoo(store)
-    missing = missing_chunks(store, runs)
+    missing = missing_chunks(store, planned)
     if missing:
         train(store, missing, images or load(), machine)
         sweep_zoo(store)
@@ -84,11 +84,11 @@ def status(path: Path) -> None:
     print("\n".join(summary(open_zoo(path))))
 
 
-def missing_chunks(store: Zoo, runs: Sequence[ModelSpec]) -> list[int]:
+def missing_chunks(store: Zoo, planned: Plan) -> list[int]:
     """The chunks that are not trained yet, the longest first: a long one that starts last would be waited for."""
     finished = set(finished_chunks(store))
     num_steps = {
-        index: sum(runs[run].num_steps for run in store.spec.chunk(index))
+        index: int(planned.num_steps[store.spec.chunk(index)].sum())
         for index in range(store.spec.num_chunks)
         if index not in finished
     }

@@ -112,7 +112,7 @@ class ZooSpec:
 
         check_lists(self.drawn, self.num_runs)
 
-    @property
+    @cached_property
     def drawn(self) -> dict[str, Choice[Any] | Distribution]:
         """All that is drawn for a run, by name."""
         given = {field.name: getattr(self.hyperparameters, field.name) for field in fields(self.hyperparameters)}
@@ -219,6 +219,31 @@ def run_stream(zoo_seed: int, run_index: int, purpose: str) -> np.random.Generat
 def expand(spec: ZooSpec) -> tuple[ModelSpec, ...]:
     """Every run of a zoo, in the order of run indices."""
     return tuple(resolve(spec, run_index) for run_index in range(spec.num_runs))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plan:
+    """What a zoo costs, without its runs: those of a million would take gigabytes."""
+
+    num_steps: Int64[np.ndarray, " num_runs"]
+    num_train: Int64[np.ndarray, " num_runs"]
+    """Training images of each run."""
+    num_architectures: int
+
+
+def plan(spec: ZooSpec) -> Plan:
+    """Resolve every run, and keep what it costs.
+
+    Raises:
+        ValueError: a run is impossible.
+    """
+    costs = np.empty((spec.num_runs, 2), dtype=np.int64)
+    architectures: set[str] = set()
+    for run_index in range(spec.num_runs):
+        run = resolve(spec, run_index)
+        costs[run_index] = run.num_steps, run.num_train
+        architectures.add(run.architecture.document())
+    return Plan(num_steps=costs[:, 0], num_train=costs[:, 1], num_architectures=len(architectures))
 
 
 def resolve(spec: ZooSpec, run_index: int) -> ModelSpec:

@@ -2,12 +2,12 @@
 
     python -m pipeline zoo --config configs/zoo/digits.yaml --out runs/digits/zoo --dry-run
 
-Reads   a specification, resolved runs and images
+Reads   a specification, its plan and images
 Writes  nothing; `dry_run_lines` for the terminal
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.images import Images
 from pipeline.trainers import Trainer
 from pipeline.value_layout import lay_out
-from pipeline.zoo import ModelSpec, ZooSpec
+from pipeline.zoo import ModelSpec, Plan, ZooSpec, resolve
 
 COLUMNS = 80
 SAMPLED = 6
@@ -39,23 +39,21 @@ class Estimate:
     """Of the smallest and the largest network tried."""
 
 
-def estimate(runs: Sequence[ModelSpec], images: Images, trainer: Trainer) -> Estimate:
+def estimate(spec: ZooSpec, planned: Plan, images: Images, trainer: Trainer) -> Estimate:
     """Try some runs for some steps, and scale by the steps and images of all.
 
     Costs of a step and of looking at an image are means over the runs that are tried.
     """
-    places = np.unique(np.linspace(0, len(runs) - 1, SAMPLED).astype(int))
-    tried = [tried_run(runs[place], images, trainer) for place in places]
+    places = np.unique(np.linspace(0, spec.num_runs - 1, SAMPLED).astype(int)).tolist()
+    tried = [tried_run(resolve(spec, place), images, trainer) for place in places]
     step, image = (float(np.mean(costs)) for costs in zip(*((one.step, one.image) for one in tried), strict=True))
     num_test, width = len(images.test_labels), np.mean([one.num_values for one in tried])
-    seconds = np.array(
-        [run.num_steps * step + len(run.checkpoint_epochs) * (run.num_train + num_test) * image for run in runs]
-    )
-    num_checkpoints = sum(len(run.checkpoint_epochs) for run in runs)
+    looked_at = len(spec.checkpoint_epochs) * (planned.num_train + num_test)
+    seconds = planned.num_steps * step + looked_at * image
     return Estimate(
         seconds=float(seconds.sum()),
         longest=float(seconds.max()),
-        num_bytes=int(num_checkpoints * (4 * width + num_test / 8 + BYTES_PER_ROW)),
+        num_bytes=int(spec.num_runs * len(spec.checkpoint_epochs) * (4 * width + num_test / 8 + BYTES_PER_ROW)),
         num_values=(min(one.num_values for one in tried), max(one.num_values for one in tried)),
     )
 
@@ -88,10 +86,10 @@ def tried_run(run: ModelSpec, images: Images, trainer: Trainer) -> Tried:
     )
 
 
-def dry_run_lines(spec: ZooSpec, runs: Sequence[ModelSpec], found: Estimate) -> Iterator[str]:
+def dry_run_lines(spec: ZooSpec, planned: Plan, found: Estimate) -> Iterator[str]:
     """What would be trained, from what is drawn, and what it would take, in 80 columns."""
     small, large = found.num_values
-    kinds = len({run.architecture.document() for run in runs})
+    kinds = planned.num_architectures
     yield f"Zoo {spec.name!r}, a dry run: nothing is written"
     yield row("images", f"{spec.images.name}, {'x'.join(map(str, spec.images.shape))}")
     yield row("", f"{spec.images.num_train_images:,} for training, {spec.images.num_test_images:,} for testing")

@@ -11,7 +11,7 @@ from pipeline import train_zoo
 from pipeline.distributions import Choice, Distribution
 from pipeline.images import Images, ImageSpec, load_images
 from pipeline.train_zoo import missing_chunks, status, summary, train_and_write, zoo
-from pipeline.zoo import ZooSpec, expand
+from pipeline.zoo import ZooSpec, expand, plan
 from pipeline.zoo_store import Zoo, create_zoo, finished_chunks, read_chunk
 from tiny_zoo import TINY, tiny_spec
 
@@ -33,13 +33,13 @@ def test_longest_chunks_come_first_and_finished_ones_not_at_all(tmp_path: Path, 
     spec = tiny_spec(num_runs=11, runs_per_chunk=2)
     runs = expand(spec)
     store = create_zoo(tmp_path / "zoo", spec)
-    chunks = missing_chunks(store, runs)
+    chunks = missing_chunks(store, plan(spec))
     steps = [sum(runs[run].num_steps for run in spec.chunk(index)) for index in chunks]
     assert sorted(chunks) == [0, 1, 2, 3, 4, 5]
     assert steps == sorted(steps, reverse=True)
     assert len(set(steps)) > 1
     train_and_write(4, store, images)
-    assert missing_chunks(store, runs) == [index for index in chunks if index != 4]
+    assert missing_chunks(store, plan(spec)) == [index for index in chunks if index != 4]
 
 
 def test_a_task_writes_its_chunk_and_says_how_many_runs_that_were(tmp_path: Path, images: Images) -> None:

@@ -10,7 +10,7 @@ from pipeline.__main__ import read_command
 from pipeline.images import Images, load_images
 from pipeline.train_zoo import zoo
 from pipeline.trainers import Trainer
-from pipeline.zoo import expand
+from pipeline.zoo import expand, plan
 from pipeline.zoo_estimate import Tried, estimate
 from tiny_zoo import TINY, tiny_spec
 
@@ -24,9 +24,8 @@ def test_costs_are_those_of_all_steps_and_all_images(images: Images, monkeypatch
     """By hand: runs of 25, 50 or 101 images take 1, 2 or 4 steps an epoch for 2 epochs, and are looked at twice,
     beside 1,696 test images."""
     monkeypatch.setattr(zoo_estimate, "tried_run", lambda *_: Tried(step=10.0, image=0.001, num_values=4970))
-    runs = expand(TINY)
-    found = estimate(runs, images, Trainer())
-    costs = [{25: 2, 50: 4, 101: 8}[run.num_train] * 10 + 2 * (run.num_train + 1696) * 0.001 for run in runs]
+    found = estimate(TINY, plan(TINY), images, Trainer())
+    costs = [{25: 2, 50: 4, 101: 8}[run.num_train] * 10 + 2 * (run.num_train + 1696) * 0.001 for run in expand(TINY)]
     assert found.seconds == pytest.approx(sum(costs))
     assert found.longest == pytest.approx(max(costs))
     assert found.num_values == (4970, 4970)
@@ -34,7 +33,7 @@ def test_costs_are_those_of_all_steps_and_all_images(images: Images, monkeypatch
 
 @pytest.mark.parametrize("trainer", [Trainer(), Trainer(name="stacked", stack=2)])
 def test_some_runs_are_tried(images: Images, trainer: Trainer) -> None:
-    found = estimate(expand(TINY), images, trainer)
+    found = estimate(TINY, plan(TINY), images, trainer)
     assert 0 < found.longest <= found.seconds
     assert found.num_bytes > 5 * 2 * 4970 * 4
 
