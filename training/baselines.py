@@ -100,10 +100,12 @@ def fit_trees(
     target: Float64[np.ndarray, " n"],
     unseen: Float64[np.ndarray, "m features"],
 ) -> Float64[np.ndarray, " m"]:
-    """Histogram gradient boosting of scikit-learn at its defaults, seeded; NaN is a value of its own to it."""
+    """Histogram gradient boosting of scikit-learn at its defaults, seeded; NaN is a value of its own to it, but a column
+    of nothing else, a hyperparameter that acts nowhere, it does not take."""
     from sklearn.ensemble import HistGradientBoostingRegressor
 
-    return HistGradientBoostingRegressor(random_state=0).fit(inputs, target).predict(unseen)
+    known = ~np.isnan(inputs).all(axis=0)
+    return HistGradientBoostingRegressor(random_state=0).fit(inputs[:, known], target).predict(unseen[:, known])
 
 
 def fit_monotone(

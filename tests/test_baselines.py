@@ -1,0 +1,77 @@
+"""The baselines: what they see, and that what acts nowhere is no obstacle."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline.build_graphs import graphs
+from pipeline.graph_plan import DatasetSpec
+from pipeline.graph_store import open_graphs
+from tiny_dataset import NUM_VALUES, in_this_process, write_zoo
+from tiny_zoo import tiny_spec
+from training.__main__ import read_command
+from training.baselines import METHODS, fit_monotone, fit_trees, hyperparameters, weight_statistics
+from training.predictions import read_predictions
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of 23 runs with two checkpoints each."""
+    folder = tmp_path_factory.mktemp("dataset")
+    write_zoo(folder / "zoo", tiny_spec(num_runs=23))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        in_this_process(monkeypatch)
+        graphs(folder / "zoo", folder / "graphs.zarr", DatasetSpec(floats_per_part=11 * NUM_VALUES))
+    return folder / "graphs.zarr"
+
+
+def test_hyperparameters_are_numbers_and_ranks_of_words() -> None:
+    """Words by the alphabet; what is not given is NaN, also where nothing is."""
+    table = pa.table(
+        {
+            "epoch": [1, 2, 4],
+            "test_accuracy": [0.1, 0.2, 0.3],
+            "config.optimizer": ["sgd", "adam", "sgd"],
+            "config.momentum": [0.9, None, 0.5],
+            "config.weight_decay": pa.array([None, None, None], pa.float64()),
+        }
+    )
+    found = hyperparameters(table, np.array([2, 1]))
+    assert np.array_equal(found, [[4, 1, 0.5, np.nan], [2, 0, np.nan, np.nan]], equal_nan=True)
+
+
+def test_a_column_of_nothing_changes_no_tree() -> None:
+    rng = np.random.default_rng(0)
+    inputs, unseen = rng.random((100, 3)), rng.random((20, 3))
+    target = inputs[:, 0] + (inputs[:, 1] > 0.5)
+    expected = fit_trees(inputs, target, unseen)
+    nothing = np.full((100, 1), np.nan)
+    assert np.array_equal(fit_trees(np.c_[nothing, inputs], target, np.c_[nothing[:20], unseen]), expected)
+    assert np.corrcoef(expected, unseen[:, 0] + (unseen[:, 1] > 0.5))[0, 1] > 0.9
+
+
+def test_the_best_monotone_function_pools_what_is_out_of_order() -> None:
+    """By hand: 3 and 1 stand in the wrong order and become their mean; outside, the ends go on."""
+    found = fit_monotone(np.array([[0.0], [1.0], [2.0]]), np.array([0.0, 3.0, 1.0]), np.array([[-1.0], [1.5], [9.0]]))
+    assert found.tolist() == [0.0, 2.0, 2.0]
+
+
+def test_statistics_are_those_of_every_tensor(dataset: Path) -> None:
+    opened = open_graphs(dataset)
+    graph = opened[3]
+    [row] = weight_statistics(opened, np.array([3]))
+    weight = graph.state_dict()[graph.template.tensors[0].names[0]].double().numpy()
+    expected = [weight.mean(), weight.std(), *np.quantile(weight, [0, 0.25, 0.5, 0.75, 1])]
+    assert row[:7] == pytest.approx(expected)
+    assert len(row) == 7 * len(graph.template.tensors)
+
+
+def test_every_method_predicts_the_test_split(dataset: Path, tmp_path: Path) -> None:
+    read_command(["baselines", f"--path={dataset}", f"--out={tmp_path}"])()
+    test = open_graphs(dataset).split("test").table
+    for method in METHODS:
+        found = read_predictions(tmp_path / f"{method}.parquet")
+        assert found["graph_id"].to_pylist() == test["graph_id"].to_pylist()
+        assert np.isfinite(found["prediction"].to_numpy()).all()
