@@ -106,6 +106,11 @@ class GraphBuilder:
         self.node_sets.append(NodeSet(kind=kind, count=count, name=name, chain=chain))
         return np.arange(start, start + count, dtype=np.int64)
 
+    @property
+    def set_of_node(self) -> Int64[np.ndarray, " num_nodes"]:
+        """The number of the set of every node."""
+        return np.repeat(np.arange(len(self.node_sets)), [nodes.count for nodes in self.node_sets])
+
     def add_block(
         self,
         kind: EdgeKind,

@@ -48,8 +48,8 @@ def finish(builder: GraphBuilder, call: Call, result: Carried, input_axes: tuple
 def _outputs(builder: GraphBuilder, call: Call, result: Carried, axes: tuple[int, ...]) -> Channels:
     """Every output as a node of its own, whole; joint nodes where the network returns anything else."""
     channels = read(builder, call, result, axes)
-    kinds = np.array([int(builder.node_sets[number].kind) for number in _node_set(builder)])[channels.node]
-    chains = np.array([nodes.chain for nodes in builder.node_sets])[_node_set(builder)[channels.node]]
+    kinds = np.array([int(builder.node_sets[number].kind) for number in builder.set_of_node])[channels.node]
+    chains = np.array([nodes.chain for nodes in builder.node_sets])[builder.set_of_node[channels.node]]
     once = len(np.unique(channels.node)) == channels.count
     fixed = np.isin(kinds, [NodeKind.INPUT, NodeKind.BIAS, NodeKind.POSITION, NodeKind.TOKEN])
     if once and not channels.site.any() and not fixed.any() and not (chains * channels.chain).any():
@@ -62,7 +62,7 @@ def _outputs(builder: GraphBuilder, call: Call, result: Carried, axes: tuple[int
 def _without_unread(builder: GraphBuilder, outputs: Channels) -> Channels:
     """Drop the nodes that no output depends on: what the network computes and multiplies by zero, or throws away."""
     kinds = np.array([nodes.kind for nodes in builder.node_sets])
-    kept = np.isin(kinds, [NodeKind.INPUT, NodeKind.TOKEN])[_node_set(builder)]
+    kept = np.isin(kinds, [NodeKind.INPUT, NodeKind.TOKEN])[builder.set_of_node]
     kept[outputs.node] = True
     count = 0
     while count < kept.sum():
@@ -101,7 +101,7 @@ def _among(block: Block, kept: Bool[np.ndarray, " before"], place: Int64[np.ndar
 
 def _check_all_act(builder: GraphBuilder, outputs: Channels) -> None:
     """Every value is carried by an edge, and every node is read."""
-    node_set = _node_set(builder)
+    node_set = builder.set_of_node
     carried = np.zeros(sum(slot.size for slot in builder.tensors), dtype=bool)
     read = np.zeros(len(node_set), dtype=bool)
     read[outputs.node] = True
@@ -198,11 +198,6 @@ def _source_order(block: Block) -> Int64[np.ndarray, " all_sources"]:
 
 def _in_order(block: Block, order: Int64[np.ndarray, " all_sources"]) -> Block:
     return replace(block, **{name: getattr(block, name)[order] for name in SOURCE_COLUMNS})
-
-
-def _node_set(builder: GraphBuilder) -> Int64[np.ndarray, " num_nodes"]:
-    """The number of the set of every node."""
-    return np.repeat(np.arange(len(builder.node_sets)), [nodes.count for nodes in builder.node_sets])
 
 
 def _renumber(*numbers: Sequence[int] | np.ndarray) -> tuple[list[int], Int64[np.ndarray, " n"]]:

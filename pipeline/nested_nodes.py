@@ -7,7 +7,7 @@ Writes  its blocks: those into inner nodes end at the outer ones that alone read
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 
 from pipeline.graph_builder import GraphBuilder
 from pipeline.graph_kinds import Chain, EdgeKind, NodeKind, Operation
@@ -23,35 +23,44 @@ def merge_nested(builder: GraphBuilder, returned: np.ndarray) -> None:
     What other nodes read too stays: in residual networks every sum would have the branches of all before it.
     """
     starts = np.cumsum([0, *(nodes.count for nodes in builder.node_sets)])
-    set_of = np.repeat(np.arange(len(builder.node_sets)), [nodes.count for nodes in builder.node_sets])
-    for inner, nodes in enumerate(builder.node_sets):
-        if nodes.kind not in ASSOCIATIVE or nodes.chain or (set_of[returned] == inner).any():
+    set_of = builder.set_of_node
+    for inner in range(len(builder.node_sets)):
+        place = _only_reader(builder, set_of, inner)
+        if place is None or (set_of[returned] == inner).any():
             continue
-        places = [place for place, block in enumerate(builder.blocks) if (set_of[block.sources] == inner).any()]
-        if len(places) != 1:
-            continue
-        reader = builder.blocks[places[0]]
+        reader = builder.blocks[place]
         mine = set_of[reader.sources] == inner
-        into = [block for block in builder.blocks if set_of[block.targets[0]] == inner]
-        alike = builder.node_sets[set_of[reader.targets[0]]].kind == nodes.kind
-        one_map = {block.map_size for block in into} == {reader.map_size}
-        if not (alike and one_map and mine.sum() == nodes.count and _read_one_by_one(reader, mine)):
-            continue
-        steps = builder.chains[reader.source_chain[mine][0]]
-        if steps and not (nodes.kind == NodeKind.SUM and [step.operation for step in steps] == [Operation.SCALE]):
-            continue
-        outer = np.empty(nodes.count, dtype=np.int64)
+        outer = np.empty(builder.node_sets[inner].count, dtype=np.int64)
         outer[reader.sources[mine] - starts[inner]] = reader.targets
+        steps = builder.chains[reader.source_chain[mine][0]]
+        into = [block for block in builder.blocks if set_of[block.targets[0]] == inner]
         moved = [_moved(builder, block, outer[block.targets - starts[inner]], steps) for block in into]
-        before = [block for block in builder.blocks[: places[0]] if set_of[block.targets[0]] != inner]
+        before = [block for block in builder.blocks[:place] if set_of[block.targets[0]] != inner]
         rest = [] if mine.all() else [_without(reader, mine)]
-        builder.blocks[:] = [*before, *moved, *rest, *builder.blocks[places[0] + 1 :]]
+        builder.blocks[:] = [*before, *moved, *rest, *builder.blocks[place + 1 :]]
+
+
+def _only_reader(builder: GraphBuilder, set_of: Int64[np.ndarray, " num_nodes"], inner: int) -> int | None:
+    """The place of the only block that reads a set of nodes, if its targets may compute them themselves."""
+    nodes = builder.node_sets[inner]
+    places = [place for place, block in enumerate(builder.blocks) if (set_of[block.sources] == inner).any()]
+    if nodes.kind not in ASSOCIATIVE or nodes.chain or len(places) != 1:
+        return None
+    reader = builder.blocks[places[0]]
+    mine = set_of[reader.sources] == inner
+    alike = builder.node_sets[set_of[reader.targets[0]]].kind == nodes.kind
+    maps = {block.map_size for block in builder.blocks if set_of[block.targets[0]] == inner}
+    if not (alike and maps == {reader.map_size} and mine.sum() == nodes.count and _read_one_by_one(reader, mine)):
+        return None
+    steps = [step.operation for step in builder.chains[reader.source_chain[mine][0]]]
+    distributes = nodes.kind == NodeKind.SUM and steps == [Operation.SCALE]
+    return places[0] if distributes or not steps else None
 
 
 def join_constants(builder: GraphBuilder) -> None:
     """Let constants that are added to the same nodes, in several steps, come from one bias node: two would be
     exchangeable where the constants are alike."""
-    set_of = np.repeat(np.arange(len(builder.node_sets)), [nodes.count for nodes in builder.node_sets])
+    set_of = builder.set_of_node
     kinds = np.array([nodes.kind for nodes in builder.node_sets])[set_of]
     first: dict[int, np.ndarray] = {}
     for place, block in enumerate(builder.blocks):

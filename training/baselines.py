@@ -100,8 +100,8 @@ def fit_trees(
     target: Float64[np.ndarray, " n"],
     unseen: Float64[np.ndarray, "m features"],
 ) -> Float64[np.ndarray, " m"]:
-    """Histogram gradient boosting of scikit-learn at its defaults, seeded; NaN is a value of its own to it, but a column
-    of nothing else, a hyperparameter that acts nowhere, it does not take."""
+    """Histogram gradient boosting of scikit-learn at its defaults, seeded; NaN is a value of its own to it. A column
+    of nothing else, a hyperparameter that acts nowhere, it would not take."""
     from sklearn.ensemble import HistGradientBoostingRegressor
 
     known = ~np.isnan(inputs).all(axis=0)
