@@ -3,6 +3,7 @@
 #   make demo     the whole path on real digits: zoo, graphs, two metanetworks, baselines, CKA, report (runs/demo)
 #   make test     the tests; with PYTEST_ADDOPTS=--hypothesis-profile=thorough many more generated examples
 #   make check    format, lint and types
+#   make campaign random faults while a zoo trains, some minutes; writes docs/campaigns/zoo-faults.md
 #   make bench    every program in benchmarks/, one after the other
 #
 # Another interpreter: make test PYTHON=/path/to/python3.11
@@ -11,7 +12,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := test
-.PHONY: demo test check bench
+.PHONY: demo test check campaign bench
 
 PYTHON ?= $(shell for name in python3.11 python3; do \
     if $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$name; break; fi; done)
@@ -33,6 +34,9 @@ check: .venv/installed
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m ruff check .
 	@$(RUN) -m pyright
+
+campaign: .venv/installed
+	@$(RUN) tests/campaign_zoo.py
 
 bench: .venv/installed
 	@for program in benchmarks/*.py; do \
