@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Float32
 from torch import nn
 
 from pipeline.architectures import Architecture
@@ -22,7 +22,7 @@ from pipeline.parquet_files import equal
 from pipeline.progress import progress_bar
 from pipeline.symmetry import check
 from pipeline.tracing import trace
-from pipeline.zoo_store import Zoo, damaged, finished_chunks, open_zoo, read_chunk
+from pipeline.zoo_store import Zoo, damaged, finished_chunks, half_accuracies, open_zoo, read_chunk
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,14 +100,6 @@ def read_zoos(zoos: Sequence[Zoo]) -> ZooRows:
             "of; lower the learning rates of the specification and train another zoo"
         )
     return ZooRows(table=table, chunks=tuple(chunks), num_diverged=everything.num_rows - table.num_rows)
-
-
-def half_accuracies(
-    correct: UInt8[np.ndarray, "num_rows num_bytes"], num_test: int
-) -> tuple[Float64[np.ndarray, " num_rows"], Float64[np.ndarray, " num_rows"]]:
-    """The accuracies on the even and on the odd test images, counted from 0; they differ by chance only."""
-    bits = np.unpackbits(correct, axis=1, count=num_test)
-    return bits[:, 0::2].mean(axis=1), bits[:, 1::2].mean(axis=1)
 
 
 def trace_architectures(rows: ZooRows) -> dict[str, GraphTemplate]:

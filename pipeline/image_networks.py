@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.network_parts import Dropout, activation_module, fully_connected, norm_module, pooled
+from pipeline.network_parts import Dropout, activation_module, convolution_block, fully_connected, pooled
 
 
 class SmallCNN(nn.Module):
@@ -60,7 +60,7 @@ class SmallCNN(nn.Module):
 
 class VaryingCNN(nn.Module):
     """Convolutions with a norm, an activation and dropout each; then the mean or maximum over the map, and linear
-    layers. A convolution before a batch norm has no bias, which would not act."""
+    layers."""
 
     def __init__(
         self,
@@ -80,23 +80,17 @@ class VaryingCNN(nn.Module):
         super().__init__()
         check_kernel("varying_cnn", kernel_size, halved(input_shape[1:], depth - 1, stride))
         widths = [input_shape[0], *[width] * depth]
-        self.blocks = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(before, after, kernel_size, stride=stride, padding=kernel_size // 2, bias=norm != "batch"),
-                norm_module(norm, after, rank=2),
-                activation_module(activation),
-                Dropout(dropout),
+        self.blocks = nn.Sequential(
+            *(
+                convolution_block(before, after, kernel_size, stride, norm, activation, dropout, rank=2)
+                for before, after in pairwise(widths)
             )
-            for before, after in pairwise(widths)
         )
         self.pooling = pooling
         self.classifier = fully_connected([width] * num_linear, num_classes, activation, dropout)
 
     def forward(self, images: Tensor) -> Tensor:
-        maps = images
-        for block in self.blocks:
-            maps = block(maps)
-        return self.classifier(pooled(maps, self.pooling))
+        return self.classifier(pooled(self.blocks(images), self.pooling))
 
 
 class CNN1d(nn.Module):
@@ -119,23 +113,17 @@ class CNN1d(nn.Module):
         super().__init__()
         check_kernel("cnn1d", kernel_size, halved([prod(input_shape[1:])], depth - 1, stride))
         widths = [input_shape[0], *[width] * depth]
-        self.blocks = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv1d(before, after, kernel_size, stride=stride, padding=kernel_size // 2, bias=norm != "batch"),
-                norm_module(norm, after, rank=1),
-                activation_module(activation),
-                Dropout(dropout),
+        self.blocks = nn.Sequential(
+            *(
+                convolution_block(before, after, kernel_size, stride, norm, activation, dropout, rank=1)
+                for before, after in pairwise(widths)
             )
-            for before, after in pairwise(widths)
         )
         self.pooling = pooling
         self.classifier = nn.Linear(width, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        maps = images.flatten(2)
-        for block in self.blocks:
-            maps = block(maps)
-        return self.classifier(pooled(maps, self.pooling))
+        return self.classifier(pooled(self.blocks(images.flatten(2)), self.pooling))
 
 
 def halved(extents: Sequence[int], times: int, stride: int) -> list[int]:

@@ -8,16 +8,17 @@ they guard against damage, not against malice. Only KMNIST is known by its compr
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
 
 from pipeline.image_files import member, read_cifar, read_idx, unzipped
 
+Result = TypeVar("Result")
 DataSetName = Literal["mnist", "fashion_mnist", "kmnist", "cifar10", "cifar10_grey"]
 
 
@@ -138,10 +139,10 @@ def read_split(
     files = data_set.train if split == "train" else data_set.test
     contents = [_content(data_set, file, folder) for file in files]
     if data_set.format == "idx":
-        images, labels = (_read(file, content) for file, content in zip(files, contents, strict=True))
+        images, labels = (_read(read_idx, file, content) for file, content in zip(files, contents, strict=True))
         images = images[:, None] if images.ndim == 3 else images
     else:
-        pairs = [_read_cifar(file, content) for file, content in zip(files, contents, strict=True)]
+        pairs = [_read(read_cifar, file, content) for file, content in zip(files, contents, strict=True)]
         images, labels = (np.concatenate(part) for part in zip(*pairs, strict=True))
     count = data_set.num_train if split == "train" else data_set.num_test
     if images.shape != (count, *data_set.shape) or labels.shape != (count,):
@@ -156,16 +157,10 @@ def read_split(
     return images, labels
 
 
-def _read(file: DataFile, content: bytes) -> UInt8[np.ndarray, "..."]:
+def _read(read: Callable[[bytes], Result], file: DataFile, content: bytes) -> Result:
+    """What a file holds; errors name the file."""
     try:
-        return read_idx(content)
-    except ValueError as error:
-        raise ValueError(f"{file.name} {error}") from error
-
-
-def _read_cifar(file: DataFile, content: bytes) -> tuple[UInt8[np.ndarray, "n 3 32 32"], UInt8[np.ndarray, " n"]]:
-    try:
-        return read_cifar(content)
+        return read(content)
     except ValueError as error:
         raise ValueError(f"{file.name} {error}") from error
 

@@ -77,6 +77,28 @@ def norm_module(name: str, num_channels: int, rank: Literal[1, 2]) -> nn.Module:
     raise ValueError(f"unknown norm {name!r}; expected none, batch or group")
 
 
+def convolution_block(
+    before: int,
+    after: int,
+    kernel_size: int,
+    stride: int,
+    norm: str,
+    activation: str,
+    dropout: float,
+    *,
+    rank: Literal[1, 2],
+) -> nn.Sequential:
+    """A convolution that keeps the size of the map but for its stride, a norm, an activation and dropout; without a
+    bias before a batch norm, where it would not act."""
+    convolution = nn.Conv1d if rank == 1 else nn.Conv2d
+    return nn.Sequential(
+        convolution(before, after, kernel_size, stride=stride, padding=kernel_size // 2, bias=norm != "batch"),
+        norm_module(norm, after, rank),
+        activation_module(activation),
+        Dropout(dropout),
+    )
+
+
 def fully_connected(widths: Sequence[int], num_classes: int, activation: str, dropout: float) -> nn.Sequential:
     """Linear layers ``widths[0] -> widths[1] -> ... -> num_classes``, an activation and dropout after all but the
     last."""

@@ -7,7 +7,6 @@ Sitzmann et al. 2020 (arXiv:2006.09661): sine(omega * (W x + b)), the first laye
 the others' up to sqrt(6 / inputs) / omega, so that what goes into every sine is normal whatever the depth.
 """
 
-from collections.abc import Sequence
 from itertools import pairwise
 from math import sqrt
 
@@ -18,11 +17,10 @@ from torch import Tensor, nn
 class Siren(nn.Module):
     """``[n, 2]`` coordinates in [-1, 1] to ``[n, channels]``: hidden layers with sines, and a last one without."""
 
-    def __init__(self, *, input_shape: Sequence[int], num_classes: int, width: int, depth: int, omega: float) -> None:
-        """``input_shape`` is the number of coordinates alone, ``num_classes`` the number of channels of the image."""
+    def __init__(self, *, channels: int, width: int, depth: int, omega: float) -> None:
         super().__init__()
         self.omega = omega
-        widths = [*input_shape, *[width] * depth, num_classes]
+        widths = [2, *[width] * depth, channels]
         self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
 
     def forward(self, coordinates: Tensor) -> Tensor:

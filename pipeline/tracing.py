@@ -14,13 +14,7 @@ is followed exactly; operations with parameters make new nodes and edges (`pipel
 no graph is better than a wrong one.
 """
 
-import io
-import logging
 import operator
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
-from functools import cache
 from math import prod
 from typing import Any
 
@@ -31,19 +25,15 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
+from pipeline.batch_check import check_batch
+from pipeline.exported_program import export
 from pipeline.graph_builder import GraphBuilder
 from pipeline.graph_finish import finish
 from pipeline.graph_kinds import EdgeKind, NodeKind
-from pipeline.module_copies import copied
 from pipeline.parameter_graph import GraphTemplate
 from pipeline.trace_operations import RULES
 from pipeline.traced_tensor import NUM_EXAMPLES, SECOND, Call, Carried, Constant, UnsupportedError, Weights, per_example
 from pipeline.value_layout import lay_out
-
-MOST_EXAMPLES = 9
-"""The largest batch that is tried."""
-BATCH_TOLERANCE = 1e-3
-"""What float32 may differ by between sizes of a batch, relative to the largest output."""
 
 
 def trace(module: nn.Module, example_input: Tensor) -> GraphTemplate:
@@ -69,8 +59,7 @@ def trace(module: nn.Module, example_input: Tensor) -> GraphTemplate:
         raise ValueError(f"example_input has shape {tuple(example_input.shape)}; expected [batch, channels, ...]")
     tensors, integers = lay_out(module)
     example = example_input[:1].detach().cpu().repeat(NUM_EXAMPLES, *(1 for _ in example_input.shape[1:]))
-    program = _export(module, example)
-    _check_nothing_hidden(module, program)
+    program = export(module, example)
     axes = (1,) if example.is_floating_point() else ()
     builders = [GraphBuilder(tensors, integers) for _ in range(2)]
     errors: list[ValueError] = []
@@ -83,7 +72,7 @@ def trace(module: nn.Module, example_input: Tensor) -> GraphTemplate:
         if example.ndim == 2 or not axes or (templates and not _joins_inputs(templates[0])):
             break  # else the channels of the input may be on its last axis
     if templates:
-        _check_batch(module, example)
+        check_batch(module, example)
         return min(templates, key=lambda template: template.num_nodes)
     raise max(zip(errors, builders, strict=False), key=lambda attempt: len(attempt[1].blocks))[0]
 
@@ -111,134 +100,6 @@ def _joins_inputs(template: GraphTemplate) -> bool:
         block.target_site.any() and (kinds[block.sources] == NodeKind.INPUT).all() and block.kind == EdgeKind.PASS
         for block in template.blocks
     )
-
-
-def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
-    """A copy of the module, in eval mode, as a functional program of ATen operations; those with a rule stay whole."""
-    name = type(module).__name__
-    frozen = copied(module).cpu().eval().requires_grad_(False)
-    try:
-        with _plain_attention():
-            copied(frozen)(example)
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"{name} fails on an input of shape {tuple(example.shape)}: {error}") from error
-    try:
-        with _quietly(), _plain_attention():
-            return _lowered(torch.export.export(frozen, (example,)))
-    except Exception as error:  # whatever torch.export cannot follow: its exceptions share no public base class
-        reason = next(iter(str(error).strip().splitlines()), "no reason")
-        depends = "DataDependent" in type(error).__name__ or "data-dependent" in reason.lower()
-        why = "; data-dependent control flow has no parameter graph" if depends else ""
-        raise ValueError(f"{name} cannot be traced: torch.export says {type(error).__name__}: {reason}{why}") from error
-
-
-def _check_nothing_hidden(module: nn.Module, program: ExportedProgram) -> None:
-    """Refuse a module that reaches its own parameters by other ways than its attributes (a closure, a list):
-    torch.export takes what it finds there for constants."""
-    memory = {
-        tensor.untyped_storage().data_ptr(): name
-        for state in (program.state_dict, module.state_dict(keep_vars=True))
-        for name, tensor in state.items()
-        if isinstance(tensor, Tensor) and tensor.numel()
-    }
-    for constant in program.constants.values():
-        if isinstance(constant, Tensor) and constant.numel():
-            name = memory.get(constant.untyped_storage().data_ptr())
-            if name is not None:
-                raise ValueError(
-                    f"{type(module).__name__} reaches {name} by another way than as its attribute (in a list, a "
-                    "closure, a hook or a buffer that shares its memory), where it is taken for a constant; use the "
-                    "attribute"
-                )
-
-
-def _check_batch(module: nn.Module, example: Tensor) -> None:
-    """Refuse a module that computes something else for one example than for the same example among others."""
-    frozen = copied(module).cpu().eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(0)
-    for parameter in frozen.parameters():  # one that is zero, or not finite, would hide what depends on the batch
-        scale = max(1, prod(parameter.shape[1:])) ** -0.5
-        parameter.copy_(scale * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
-    several = example[:1].repeat(MOST_EXAMPLES, *(1 for _ in example.shape[1:]))
-    if example.is_floating_point():
-        several = torch.randn(several.shape, generator=generator, dtype=example.dtype)
-
-    def outputs(inputs: Tensor) -> Any:
-        with torch.no_grad(), _plain_attention():
-            return copied(frozen)(inputs)
-
-    try:
-        found = [outputs(several[:size]) for size in (1, NUM_EXAMPLES, MOST_EXAMPLES)]
-    except Exception as error:
-        raise ValueError(f"{type(module).__name__} fails on some sizes of the batch: {error}") from error
-    if not all(isinstance(output, Tensor) and output.ndim for output in found):
-        return  # refused for what it returns
-    alone, *among = found  # squeezed, one example may have lost its batch axis
-    first = [alone.double().flatten(), *(output[0].double().flatten() for output in among)]
-    if any(output.shape != first[0].shape for output in first):
-        raise ValueError(
-            f"{type(module).__name__} returns shape {tuple(alone.shape)} for an example alone, and "
-            f"{tuple(among[-1].shape)} for {MOST_EXAMPLES}; keep the batch axis first, whatever its size"
-        )
-    if not torch.isfinite(torch.stack(first)).all():
-        return
-    scale = float(torch.stack(first).abs().max())
-    if max(float((output - first[0]).abs().max()) for output in first) > BATCH_TOLERANCE * scale:
-        raise ValueError(
-            f"{type(module).__name__} computes something else for an example alone than for the same example in a "
-            f"batch of {NUM_EXAMPLES} or {MOST_EXAMPLES}; a parameter graph describes a function of one example"
-        )
-
-
-def _lowered(program: ExportedProgram) -> ExportedProgram:
-    """The program in operations that have a rule, as far as torch can express others in them.
-
-    Rewriting takes longer than all else, and changes nothing where every operation has a rule already, since none with
-    a rule changes a tensor in place.
-    """
-    called = {node.target for node in program.graph.nodes if node.op == "call_function" and node.all_input_nodes}
-    if called <= {operator.getitem, *RULES}:
-        program.graph.eliminate_dead_code()
-        return program
-    return program.run_decompositions(dict(_decompositions()))  # a copy: torch takes entries out
-
-
-@cache
-def _decompositions() -> dict[Any, Any]:
-    """How torch expresses the operations without a rule in others; constants (``linspace``) are made as they are, since
-    the others round otherwise."""
-    known = torch.export.default_decompositions().items()
-    return {op: rule for op, rule in known if op not in RULES and _reads_tensors(op)}
-
-
-def _reads_tensors(operation: Any) -> bool:
-    return any("Tensor" in str(argument.type) for argument in operation._schema.arguments)
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Without the fused kernels that attention layers take in eval mode, which no rule can look into."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the programs that torch.export prints beside its exceptions, its warnings about tensors that a module
-    keeps for itself, as recurrent layers do, and one of torch 2.13 about torch."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with redirect_stderr(io.StringIO()), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
-            warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during export", UserWarning)
-            yield
-    finally:
-        logging.disable(disabled)
 
 
 def _walk(program: ExportedProgram, builder: GraphBuilder, example: Tensor, axes: tuple[int, ...]) -> Carried:
@@ -323,9 +184,8 @@ def _run(node: fx.Node, tensors: dict[str, Any], builder: GraphBuilder) -> Any:
         raise UnsupportedError(call, f"computes in {node.meta['val'].dtype}", _in_float32(node.meta["val"].dtype))
     _check_whole_numbers(node, call)
     rule = RULES.get(node.target)
-    if rule is None and _is_random(node):
-        raise UnsupportedError(call, "is random", "a parameter graph describes one function; remove the randomness")
     if rule is None:
+        _refuse_random(node, call)
         raise UnsupportedError(
             call,
             "has no rule",
@@ -344,8 +204,9 @@ def _check_whole_numbers(node: fx.Node, call: Call) -> None:
         raise UnsupportedError(call, "makes whole numbers of others", "round before tracing, or compute in float32")
 
 
-def _is_random(node: fx.Node) -> bool:
-    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+def _refuse_random(node: fx.Node, call: Call) -> None:
+    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+        raise UnsupportedError(call, "is random", "a parameter graph describes one function; remove the randomness")
 
 
 def _in_float32(dtype: torch.dtype) -> str:
@@ -359,8 +220,7 @@ def _in_float32(dtype: torch.dtype) -> str:
 
 def _constant(node: fx.Node, call: Call, tensors: dict[str, Any]) -> Any:
     """The result of an operation on constants."""
-    if _is_random(node):
-        raise UnsupportedError(call, "is random", "a parameter graph describes one function; remove the randomness")
+    _refuse_random(node, call)
     arguments, keywords = (
         fx.map_arg(given, lambda other: tensors[other.name].number) for given in (node.args, node.kwargs)
     )

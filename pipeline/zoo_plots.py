@@ -9,6 +9,7 @@ Writes  one picture: .png, .svg or .pdf
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,8 @@ import pyarrow as pa
 from jaxtyping import Float64
 
 from pipeline.distributions import Distribution
-from pipeline.graph_sources import half_accuracies
-from pipeline.whole_files import aside_path
-from pipeline.zoo_store import Zoo, finished_chunks, read_chunk
+from pipeline.whole_files import write_file
+from pipeline.zoo_store import Zoo, finished_chunks, half_accuracies, read_chunk
 
 SUFFIXES = (".png", ".svg", ".pdf")
 COLUMNS = 4
@@ -62,16 +62,11 @@ def plot_zoo(zoo: Zoo, path: Path) -> None:
         halves=(halves[0][chosen], halves[1][chosen]),
         settings=differing(table),
     )
-    figure = draw(zoo, rows, finals)
+    picture = BytesIO()
+    metadata = {"Date": None} if path.suffix == ".svg" else None
+    draw(zoo, rows, finals).savefig(picture, format=path.suffix[1:], dpi=130, metadata=metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = aside_path(path)
-    try:
-        figure.savefig(
-            aside, format=path.suffix[1:], dpi=130, metadata={"Date": None} if path.suffix == ".svg" else None
-        )
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_file(path, picture.getvalue())
 
 
 def read_rows(zoo: Zoo) -> tuple[pa.Table, tuple[Float64[np.ndarray, " rows"], Float64[np.ndarray, " rows"]]]:

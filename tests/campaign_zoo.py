@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,11 +127,12 @@ def disturbed(
     """Train a zoo, with one fault in the middle."""
     driver = drive(out, environment)
     delay = rng.uniform(0.0, LATEST)
-    while not task_processes() and driver.poll() is None:
-        time.sleep(0.02)
+    wait_for_a_task(driver)
     started = time.monotonic()
-    while (after := time.monotonic() - started) < delay or (not task_processes() and driver.poll() is None):
-        time.sleep(0.02)
+    with suppress(subprocess.TimeoutExpired):
+        driver.wait(timeout=delay)
+    wait_for_a_task(driver)
+    after = time.monotonic() - started
     finished = len(list((out / "chunks").glob("[0-9]*"))) if (out / "chunks").exists() else 0
     match fault:
         case "a node is lost":
@@ -154,6 +156,14 @@ def disturbed(
         chunks_trained=trained,
         problem=problem(driver.returncode, content(out), expected),
     )
+
+
+def wait_for_a_task(driver: subprocess.Popen[bytes]) -> None:
+    """Return when a task is at work, or the driver has ended. Processes are asked for: Ray tells nobody."""
+    while not task_processes():
+        with suppress(subprocess.TimeoutExpired):
+            driver.wait(timeout=0.02)
+            return
 
 
 def task_processes() -> list[psutil.Process]:

@@ -6,11 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.build_graphs import graphs
-from pipeline.graph_plan import DatasetSpec
 from pipeline.graph_store import open_graphs
-from tiny_dataset import NUM_VALUES, in_this_process, write_zoo
-from tiny_zoo import tiny_spec
+from tiny_dataset import write_dataset
 from training.__main__ import read_command
 from training.baselines import METHODS, fit_monotone, fit_trees, hyperparameters, weight_statistics
 from training.predictions import read_predictions
@@ -19,12 +16,7 @@ from training.predictions import read_predictions
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of 23 runs with two checkpoints each."""
-    folder = tmp_path_factory.mktemp("dataset")
-    write_zoo(folder / "zoo", tiny_spec(num_runs=23))
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        in_this_process(monkeypatch)
-        graphs(folder / "zoo", folder / "graphs.zarr", DatasetSpec(floats_per_part=11 * NUM_VALUES))
-    return folder / "graphs.zarr"
+    return write_dataset(tmp_path_factory.mktemp("dataset"), num_runs=23)
 
 
 def test_hyperparameters_are_numbers_and_ranks_of_words() -> None:

@@ -23,7 +23,6 @@ from pipeline.graph_plan import DatasetSpec, SplitRule, plan_dataset
 from pipeline.graph_sources import (
     ZooRows,
     check_round_trip,
-    half_accuracies,
     trace_architecture,
     trace_architectures,
 )
@@ -282,16 +281,6 @@ def test_every_row_of_the_zoo_is_in_the_table_with_its_columns(zoo: Path, undist
         assert config
         assert {name: row[name] for name in copied + config} == {name: zoo_row[name] for name in copied + config}
         assert row["split"] == SplitRule().of(row["unit"])
-
-
-def test_the_two_half_accuracies_are_those_of_the_even_and_the_odd_images() -> None:
-    """Eleven images in two bytes, the last five bits unused. Row 0: even 0 2 8 of six right, odd 1 of five."""
-    correct = np.zeros((2, 11), dtype=bool)
-    correct[0, [0, 1, 2, 8]] = True
-    correct[1] = True
-    half_a, half_b = half_accuracies(np.packbits(correct, axis=1), num_test=11)
-    assert half_a.tolist() == [3 / 6, 1]
-    assert half_b.tolist() == [1 / 5, 1]
 
 
 def test_the_two_halves_together_are_the_test_accuracy(undisturbed: Path) -> None:

@@ -17,7 +17,7 @@ SIZE = 6
 
 
 def siren(seed: int = 0, channels: int = 1) -> Siren:
-    network = Siren(input_shape=[2], num_classes=channels, width=8, depth=2, omega=10.0)
+    network = Siren(channels=channels, width=8, depth=2, omega=10.0)
     initialise_siren(network, torch.Generator().manual_seed(seed))
     return network
 
@@ -46,7 +46,7 @@ def test_its_graph_is_right_and_exchanges_hidden_neurons() -> None:
 
 def test_weights_bring_numbers_of_unit_variance_into_every_sine() -> None:
     """Sitzmann et al., beside the biases, from the second layer on; over 64 neurons and 1,024 places."""
-    network = Siren(input_shape=[2], num_classes=1, width=64, depth=5, omega=30.0)
+    network = Siren(channels=1, width=64, depth=5, omega=30.0)
     initialise_siren(network, torch.Generator().manual_seed(0))
     hidden = pixel_coordinates(32, 32)
     for number, layer in enumerate(network.layers[:-1]):

@@ -17,11 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipeline.build_graphs import graphs
-from pipeline.graph_plan import DatasetSpec
 from pipeline.graph_store import open_graphs
-from tiny_dataset import NUM_VALUES, content, in_this_process, write_zoo
-from tiny_zoo import tiny_spec
+from tiny_dataset import NUM_VALUES, content, write_dataset
 from training.__main__ import read_command
 from training.graph_batch import batch_graphs
 from training.graph_data import LabelledBatch
@@ -46,12 +43,7 @@ LOG = {"config.yaml", "hparams.yaml", "metrics.csv"}
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of 23 runs with two checkpoints each, in several parts."""
-    folder = tmp_path_factory.mktemp("dataset")
-    write_zoo(folder / "zoo", tiny_spec(num_runs=23))
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        in_this_process(monkeypatch)
-        graphs(folder / "zoo", folder / "graphs.zarr", DatasetSpec(floats_per_part=11 * NUM_VALUES))
-    return folder / "graphs.zarr"
+    return write_dataset(tmp_path_factory.mktemp("dataset"), num_runs=23)
 
 
 def arguments(dataset: Path, out: Path, *others: str) -> list[str]:

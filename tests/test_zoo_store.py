@@ -20,6 +20,7 @@ from pipeline.zoo_store import (
     Zoo,
     create_zoo,
     finished_chunks,
+    half_accuracies,
     open_zoo,
     read_chunk,
     read_rows,
@@ -287,3 +288,13 @@ def test_a_table_that_cannot_be_read_is_named(zoo: Zoo) -> None:
     (zoo.chunk_path(0) / "rows.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match="rows.parquet cannot be read .*; delete"):
         read_rows(zoo, 0, ["status"])
+
+
+def test_the_two_half_accuracies_are_those_of_the_even_and_the_odd_images() -> None:
+    """Eleven images in two bytes, the last five bits unused. Row 0: even 0 2 8 of six right, odd 1 of five."""
+    correct = np.zeros((2, 11), dtype=bool)
+    correct[0, [0, 1, 2, 8]] = True
+    correct[1] = True
+    half_a, half_b = half_accuracies(np.packbits(correct, axis=1), num_test=11)
+    assert half_a.tolist() == [3 / 6, 1]
+    assert half_b.tolist() == [1 / 5, 1]

@@ -38,6 +38,15 @@ def write_zoo(path: Path, spec: ZooSpec, diverged_runs: Sequence[int] = (), firs
     return zoo
 
 
+def write_dataset(folder: Path, num_runs: int) -> Path:
+    """A dataset of runs with two checkpoints each, in parts of eleven graphs, and the zoo it was made of."""
+    write_zoo(folder / "zoo", tiny_spec(num_runs=num_runs))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        in_this_process(monkeypatch)
+        build_graphs.graphs(folder / "zoo", folder / "graphs.zarr", DatasetSpec(floats_per_part=11 * NUM_VALUES))
+    return folder / "graphs.zarr"
+
+
 def untrained(run: ModelSpec, checkpoint: int, num_test: int) -> Checkpoint:
     """Random values and scores of one checkpoint."""
     rng = np.random.default_rng([run.run_index, checkpoint])
