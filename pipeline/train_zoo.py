@@ -57,6 +57,7 @@ def zoo(
         machine: what the job asks of the machines it runs on.
         dry_run: say what would be trained and what it would take, from some steps of some runs; write nothing.
     """
+    trainer.check(resolve(spec, 0).architecture)  # all runs of a zoo are of one family
     planned = plan(spec)
     load = partial(load_images, spec.images, images_folder)
     if dry_run:

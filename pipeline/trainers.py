@@ -8,9 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import torch
+
 from pipeline import loop_trainer, stacked_trainer
+from pipeline.architectures import Architecture
 from pipeline.images import Images
 from pipeline.loop_trainer import Checkpoint
+from pipeline.stacked_layers import stack
 from pipeline.zoo import ModelSpec
 
 TrainerName = Literal["loop", "stacked"]
@@ -51,6 +55,16 @@ class Trainer:
             if isinstance(stack, int) and (trainer := Trainer(name=name, stack=stack)).document == dict(document):
                 return trainer
         raise ValueError(f"the trainer {dict(document)} is not known; expected such as {Trainer().document}")
+
+    def check(self, architecture: Architecture) -> None:
+        """Refuse networks that this trainer cannot train; nothing is allocated.
+
+        Raises:
+            ValueError: they have a layer, or a parameter outside layers, that cannot be stacked.
+        """
+        if self.name == "stacked":
+            with torch.device("meta"):
+                stack([architecture.build()])
 
     def train(self, runs: Sequence[ModelSpec], images: Images) -> list[Checkpoint]:
         """Train every run from its start to its last checkpoint; checkpoints in the order of runs."""

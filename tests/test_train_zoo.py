@@ -9,8 +9,10 @@ import pytest
 
 from pipeline import train_zoo
 from pipeline.distributions import Choice, Distribution
+from pipeline.families import FamilySpec
 from pipeline.images import Images, ImageSpec, load_images
 from pipeline.train_zoo import missing_chunks, status, summary, train_and_write, zoo
+from pipeline.trainers import Trainer
 from pipeline.zoo import ZooSpec, expand, plan
 from pipeline.zoo_store import Zoo, create_zoo, finished_chunks, read_chunk
 from tiny_zoo import TINY, tiny_spec
@@ -88,6 +90,16 @@ def test_a_finished_zoo_is_left_alone_and_no_cluster_is_started(
 def test_an_impossible_zoo_makes_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="run 0: train_fraction 0.2 .* less than one batch"):
         zoo(tiny_spec(train_fraction=Distribution(choice=(0.2,))), tmp_path / "zoo")
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_a_family_that_cannot_be_stacked_makes_no_folder(tmp_path: Path) -> None:
+    one = {"activation": "gelu", "width": 4, "depth": 1, "patch_size": 17, "num_heads": 2, "expansion": 1}
+    family = FamilySpec(family="vit", **{name: Choice(choice=(value,)) for name, value in one.items()})  # pyright: ignore
+    with pytest.raises(
+        ValueError, match="positions is a parameter outside layers, which cannot be stacked; train with"
+    ):
+        zoo(tiny_spec(architecture=family), tmp_path / "zoo", trainer=Trainer(name="stacked"))
     assert not (tmp_path / "zoo").exists()
 
 
