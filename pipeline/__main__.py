@@ -13,6 +13,11 @@ COMMANDS = {
         sentence="train the networks of a zoo: a Ray job",
         switches=("dry_run",),
     ),
+    "inr": Command(
+        function="pipeline.train_inrs:inr",
+        sentence="fit the networks of a zoo of implicit networks, one for an image: a Ray job",
+        switches=("dry_run",),
+    ),
     "status": Command(
         function="pipeline.train_zoo:status",
         sentence="say how far a zoo is, while it trains or after",

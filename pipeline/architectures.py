@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pipeline.deep_networks import ResNet, ViT
 from pipeline.image_networks import MLP, CNN1d, DeepSets, SmallCNN, VaryingCNN
+from pipeline.siren import Siren
 
 Initialisation = Literal["glorot", "he", "normal", "truncated_normal", "orthogonal"]
 
@@ -29,6 +30,7 @@ FAMILIES: dict[str, Callable[..., nn.Module]] = {
     "resnet": ResNet,
     "vit": ViT,
     "mlp": MLP,
+    "siren": Siren,
 }
 
 
@@ -39,7 +41,7 @@ class Architecture:
     family: str
     """One of `FAMILIES`."""
     arguments: dict[str, Any]
-    """Plain JSON values; every family has ``input_shape`` ([channels, height, width]) and ``num_classes``."""
+    """Plain JSON values; every family has ``input_shape`` ([channels, height, width], or [coordinates] of siren)."""
 
     def document(self) -> str:
         """The canonical text: JSON, keys sorted, no spaces. Equal architectures have equal documents."""
@@ -60,7 +62,7 @@ class Architecture:
         if self.family not in FAMILIES:
             raise ValueError(f"unknown architecture family {self.family!r}; expected one of {', '.join(FAMILIES)}")
         try:
-            return FAMILIES[self.family](**self.arguments, dropout=dropout)
+            return FAMILIES[self.family](**self.arguments, **({"dropout": dropout} if dropout else {}))
         except TypeError as error:
             raise ValueError(f"architecture {self.document()}: {error}") from error
 

@@ -21,6 +21,7 @@ from pipeline.dataset_tables import GRAPH_COLUMNS
 from pipeline.graph_sources import ZooRows
 from pipeline.parameter_graph import GraphTemplate
 from pipeline.template_document import write_document
+from pipeline.zoo_rows import INR_COLUMNS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +140,8 @@ def graph_table(
         "offset": offset,
         "split": [split_of[unit] for unit in rows["unit"].to_pylist()],
     }
-    schema = pa.schema([*GRAPH_COLUMNS, *(field for field in rows.schema if field.name.startswith("config."))])
+    further = [field for field in rows.schema if field.name.startswith("config.") or field.name in INR_COLUMNS]
+    schema = pa.schema([*GRAPH_COLUMNS, *further])
     return pa.table({name: made[name] if name in made else rows[name] for name in schema.names}, schema=schema)
 
 

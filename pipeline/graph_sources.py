@@ -85,7 +85,7 @@ def read_zoos(zoos: Sequence[Zoo]) -> ZooRows:
         for zoo in zoos:
             for index in range(zoo.spec.num_chunks):
                 data = read_chunk(zoo, index)
-                half_a, half_b = half_accuracies(data.correct, zoo.spec.images.num_test_images)
+                half_a, half_b = half_accuracies(data.correct, zoo.spec.num_tested)
                 columns = {name: data.rows[name] for name in data.rows.column_names}
                 columns |= {"test_accuracy_half_a": half_a, "test_accuracy_half_b": half_b}
                 tables.append(pa.table(columns | {"chunk": np.full(data.rows.num_rows, len(chunks))}))

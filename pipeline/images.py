@@ -147,22 +147,39 @@ def digits(spec: ImageSpec) -> tuple[Labelled, Labelled]:
 
     pixels, labels = load_digits(return_X_y=True)
     images = scaled(pixels.reshape(NUM_DIGITS, 1, DIGITS_SIZE, DIGITS_SIZE), DIGITS_WHITE)
-    order = np.random.default_rng(spec.seed).permutation(NUM_DIGITS)
-    train, test = np.split(order[: spec.num_train_images + spec.num_test_images], [spec.num_train_images])
+    train, test = places(spec)
     return (images[train], labels[train]), (images[test], labels[test])
 
 
 def published(spec: ImageSpec, folder: Path | None) -> tuple[Labelled, Labelled]:
     """For training and for testing, at their own size: the first of a permutation of each split."""
-    generator = np.random.default_rng(spec.seed)
 
-    def chosen(split: Literal["train", "test"], count: int) -> Labelled:
+    def chosen(split: Literal["train", "test"], some: Int64[np.ndarray, " n"]) -> Labelled:
         images, labels = read_split(DATA_SETS[files_of(spec.name)], split, folder)
-        some = generator.permutation(len(images))[:count]
         pixels = images[some].mean(axis=1, keepdims=True) if spec.name == "cifar10_grey" else images[some]
         return scaled(pixels, WHITE), labels[some]
 
-    return chosen("train", spec.num_train_images), chosen("test", spec.num_test_images)
+    train, test = places(spec)
+    return chosen("train", train), chosen("test", test)
+
+
+def places(spec: ImageSpec) -> tuple[Int64[np.ndarray, " num_train"], Int64[np.ndarray, " num_test"]]:
+    """Where in the files of its data set each image stands: for training and for testing."""
+    generator, num_train, num_test = np.random.default_rng(spec.seed), spec.num_train_images, spec.num_test_images
+    if spec.name == "digits":  # one set, cut in two
+        train, test, _ = np.split(generator.permutation(NUM_DIGITS), [num_train, num_train + num_test])
+        return train, test
+    files = DATA_SETS[files_of(spec.name)]
+    return generator.permutation(files.num_train)[:num_train], generator.permutation(files.num_test)[:num_test]
+
+
+def image_names(spec: ImageSpec) -> list[str]:
+    """A name for each image, training images first, by its place in the files: the same under every specification."""
+    train, test = places(spec)
+    if spec.name == "digits":
+        return [f"digits-{place:04d}" for place in (*train, *test)]
+    files = files_of(spec.name)
+    return [f"{files}-train-{place:05d}" for place in train] + [f"{files}-test-{place:05d}" for place in test]
 
 
 def files_of(name: str) -> str:

@@ -15,9 +15,11 @@ import pyarrow as pa
 
 from pipeline.dataset_manifest import MANIFEST
 from pipeline.graph_store import GraphDataset, open_graphs
-from pipeline.train_zoo import summary
+from pipeline.inr_plots import plot_inrs
+from pipeline.inr_zoo import InrSpec
 from pipeline.zoo_plots import plot_zoo
 from pipeline.zoo_store import finished_chunks, open_zoo, read_chunk
+from pipeline.zoo_summary import summary
 
 SHOWN_TEMPLATES = 5
 QUANTILES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
@@ -28,14 +30,16 @@ def inspect(path: Path, plots: Path | None = None) -> None:
 
     Args:
         path: the folder of a parameter-graph dataset or of a zoo.
-        plots: of a zoo, a file for a picture: accuracy by hyperparameter, learning curves, split-half reliability.
+        plots: of a zoo, a file for a picture: accuracy by hyperparameter, learning curves, split-half reliability; or
+            what implicit networks show, how good they are, and after how many steps.
     """
     if not any((path / name).exists() for name in ("zoo.json", "zarr.json", MANIFEST)):
         raise ValueError(f"{path}: neither a zoo nor a dataset of parameter graphs here")
     if plots is not None:
         if not (path / "zoo.json").exists():
             raise ValueError(f"{path} is a dataset; pictures are drawn of zoos (--plots)")
-        plot_zoo(open_zoo(path), plots)
+        zoo = open_zoo(path)
+        (plot_inrs if isinstance(zoo.spec, InrSpec) else plot_zoo)(zoo, plots)
     lines = zoo_lines(path) if (path / "zoo.json").exists() else dataset_lines(open_graphs(path))
     print("\n".join(lines))
     if plots is not None:

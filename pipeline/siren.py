@@ -7,6 +7,7 @@ Sitzmann et al. 2020 (arXiv:2006.09661): sine(omega * (W x + b)), the first laye
 the others' up to sqrt(6 / inputs) / omega, so that what goes into every sine is normal whatever the depth.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 from math import sqrt
 
@@ -17,10 +18,11 @@ from torch import Tensor, nn
 class Siren(nn.Module):
     """``[n, 2]`` coordinates in [-1, 1] to ``[n, channels]``: hidden layers with sines, and a last one without."""
 
-    def __init__(self, *, channels: int, width: int, depth: int, omega: float) -> None:
+    def __init__(self, *, input_shape: Sequence[int], channels: int, width: int, depth: int, omega: float) -> None:
         super().__init__()
+        [num_coordinates] = input_shape
         self.omega = omega
-        widths = [2, *[width] * depth, channels]
+        widths = [num_coordinates, *[width] * depth, channels]
         self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
 
     def forward(self, coordinates: Tensor) -> Tensor:

@@ -1,26 +1,54 @@
 """Fit implicit networks to images, many at once: one batched matrix product a layer for all.
 
-Comes in    networks (`pipeline.siren`) and the images they are to be, one each
-Goes out    their values, and how well and after how many steps each was fitted
+Comes in    resolved runs (`pipeline.inr_zoo`) and images (`pipeline.images`)
+Goes out    one `FittedNetwork` per run, in the order of runs
 
 Every step sees all pixels. A network stops when its image has reached the PSNR asked for, so that all are fitted
 equally well and none needlessly; those that have stopped are put aside, and the others go on without them. No operation
-mixes networks: one is fitted alike alone and among any others.
+mixes networks: one is fitted alike alone and among any others, to rounding.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
-from pipeline.siren import Siren
+from pipeline.images import Images
+from pipeline.inr_zoo import InrRun
+from pipeline.loop_trainer import one_thread, torch_generator
+from pipeline.siren import Siren, initialise_siren, pixel_coordinates
 
 PEAK = 2.0
 """From black to white: pixels lie in [-1, 1]."""
 BETAS, EPSILON = (0.9, 0.999), 1e-8
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedNetwork:
+    """A run at its end."""
+
+    run: InrRun
+    image_class: int
+    """Label of its image."""
+    status: Literal["ok", "diverged"]
+    """``diverged``: its image is not finite."""
+    step: int
+    """Steps taken."""
+    psnr: float
+    """In decibels, of the image as the network has it; NaN when diverged."""
+    values: Float32[np.ndarray, " num_values"]
+    """As ``pipeline.value_layout`` lays them out; none when diverged."""
+
+    @property
+    def loss(self) -> float:
+        """The mean squared error of its pixels."""
+        return PEAK**2 / 10 ** (self.psnr / 10)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,10 +57,70 @@ class Fit:
 
     values: Float[Tensor, "networks num_values"]
     """As `pipeline.value_layout` lays out a `Siren`: weight, then bias, layer by layer."""
-    psnr: Float[Tensor, " networks"]
+    psnr: Float64[Tensor, " networks"]
     """In decibels, of the image as the network has it."""
     steps: Int64[Tensor, " networks"]
     """That were taken; as many as allowed where the PSNR was not reached, or not finite."""
+
+
+def fit_runs(runs: Sequence[InrRun], images: Images, size: int) -> list[FittedNetwork]:
+    """Fit every run, at most ``size`` at once."""
+    with one_thread():
+        found = [network for some in stacks(runs, size) for network in fit_stack(some, images)]
+    return sorted(found, key=lambda network: network.run.run_index)
+
+
+def stacks(runs: Sequence[InrRun], size: int) -> Iterator[list[InrRun]]:
+    """Runs that can be fitted together: of one architecture."""
+
+    def kind(run: InrRun) -> str:
+        return run.architecture.document()
+
+    for _, group in groupby(sorted(runs, key=kind), key=kind):
+        alike = list(group)
+        for first in range(0, len(alike), size):
+            yield alike[first : first + size]
+
+
+def fit_stack(runs: Sequence[InrRun], images: Images) -> list[FittedNetwork]:
+    """Fit some runs together."""
+    num_train = len(images.train_images)
+
+    def of_each(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        return np.stack([train[run.image] if run.image < num_train else test[run.image - num_train] for run in runs])
+
+    pictures = torch.from_numpy(of_each(images.train_images, images.test_images))
+    fit = fit_sirens(
+        [started(run) for run in runs],
+        pixel_coordinates(*pictures.shape[2:]),
+        pictures.flatten(2).transpose(1, 2),
+        learning_rate=torch.tensor([run.config.learning_rate for run in runs]),
+        psnr=torch.tensor([run.config.psnr for run in runs], dtype=torch.float64),
+        most_steps=runs[0].config.most_steps,
+    )
+    labels = of_each(images.train_labels, images.test_labels).tolist()
+    return [
+        FittedNetwork(
+            run=run,
+            image_class=label,
+            status="ok" if math.isfinite(psnr) else "diverged",
+            step=steps,
+            psnr=psnr if math.isfinite(psnr) else math.nan,
+            values=values.numpy() if math.isfinite(psnr) else np.zeros(0, np.float32),
+        )
+        for run, label, psnr, steps, values in zip(
+            runs, labels, fit.psnr.tolist(), fit.steps.tolist(), fit.values, strict=True
+        )
+    ]
+
+
+def started(run: InrRun) -> Siren:
+    """The network of a run before it is fitted."""
+    with torch.random.fork_rng(devices=[]):  # layers draw weights when they are made, and these are replaced
+        network = run.architecture.build()
+    assert isinstance(network, Siren)
+    initialise_siren(network, torch_generator(run.start_stream()))
+    return network
 
 
 def fit_sirens(
@@ -40,22 +128,25 @@ def fit_sirens(
     coordinates: Float[Tensor, "pixels 2"],
     images: Float[Tensor, "networks pixels channels"],
     *,
-    learning_rate: float,
+    learning_rate: Float[Tensor, " networks"],
+    psnr: Float64[Tensor, " networks"],
     most_steps: int,
-    psnr: float,
 ) -> Fit:
-    """Fit every network to its image by Adam on the mean squared error, until its PSNR is reached."""
+    """Fit every network to its image by Adam on the mean squared error, until its PSNR is reached.
+
+    The networks are of one architecture; each has its own learning rate and its own PSNR, in decibels.
+    """
     state = torch.stack([flat_values(network) for network in networks]).to(coordinates)
     found = state.clone()
-    reached = torch.full((len(networks),), math.nan, dtype=state.dtype)
-    steps = torch.zeros(len(networks), dtype=torch.int64)
+    reached = torch.full_like(psnr, math.nan)
+    steps = torch.zeros_like(psnr, dtype=torch.int64)
     mean, square = torch.zeros_like(state), torch.zeros_like(state)
-    left = torch.arange(len(networks))
+    left = torch.arange(len(networks), device=state.device)
     for step in range(most_steps + 1):
         state.requires_grad_()
         errors = (images[left] - render(networks[0], state, coordinates)).square().flatten(1).mean(dim=1)
-        now = decibels(errors.detach())
-        stops = stopping(now, psnr) if step < most_steps else torch.ones_like(now, dtype=torch.bool)
+        now = decibels(errors.detach().double())
+        stops = stopping(now, psnr[left]) if step < most_steps else torch.ones_like(now, dtype=torch.bool)
         found[left[stops]], reached[left[stops]], steps[left[stops]] = state.detach()[stops], now[stops], step
         if stops.all():
             break
@@ -65,11 +156,12 @@ def fit_sirens(
         mean.lerp_(gradient, 1 - BETAS[0])
         square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
         corrections = 1 - BETAS[0] ** (step + 1), math.sqrt(1 - BETAS[1] ** (step + 1))
-        state = state - learning_rate / corrections[0] * mean / (square.sqrt() / corrections[1] + EPSILON)
+        rate = (learning_rate[left] / corrections[0]).unsqueeze(1)
+        state = state - rate * mean / (square.sqrt() / corrections[1] + EPSILON)
     return Fit(values=found, psnr=reached, steps=steps)
 
 
-def stopping(now: Float[Tensor, " networks"], psnr: float) -> Bool[Tensor, " networks"]:
+def stopping(now: Float64[Tensor, " networks"], psnr: Float64[Tensor, " networks"]) -> Bool[Tensor, " networks"]:
     """Which networks are done: good enough, or lost."""
     return (now >= psnr) | ~torch.isfinite(now)
 

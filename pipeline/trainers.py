@@ -13,7 +13,9 @@ import torch
 from pipeline import loop_trainer, stacked_trainer
 from pipeline.architectures import Architecture
 from pipeline.images import Images
+from pipeline.inr_zoo import InrRun
 from pipeline.loop_trainer import Checkpoint
+from pipeline.siren_trainer import FittedNetwork, fit_runs
 from pipeline.stacked_layers import stack
 from pipeline.zoo import ModelSpec
 
@@ -71,3 +73,37 @@ class Trainer:
         if self.name == "loop":
             return loop_trainer.train_chunk(runs, images)
         return stacked_trainer.train_chunk(runs, images, self.stack)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SirenTrainer:
+    """How the runs of a chunk of implicit networks are fitted."""
+
+    stack: int = 32
+    """Runs fitted at once, where they have one architecture; results agree to
+    rounding. On a CPU a few dozen are best, on a GPU thousands."""
+
+    def __post_init__(self) -> None:
+        if self.stack < 1:
+            raise ValueError(f"trainer: stack is {self.stack}; expected at least 1")
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What is recorded, as plain JSON values."""
+        return {"name": "siren", **CONSTANT, "stack": self.stack}
+
+    @staticmethod
+    def of(document: Mapping[str, Any]) -> "SirenTrainer":
+        """The trainer of a record.
+
+        Raises:
+            ValueError: it is another one's.
+        """
+        stack = document.get("stack")
+        if isinstance(stack, int) and stack > 0 and (trainer := SirenTrainer(stack=stack)).document == dict(document):
+            return trainer
+        raise ValueError(f"the trainer {dict(document)} is not known; expected such as {SirenTrainer().document}")
+
+    def train(self, runs: Sequence[InrRun], images: Images) -> list[FittedNetwork]:
+        """Fit every run; in the order of runs."""
+        return fit_runs(runs, images, self.stack)

@@ -8,9 +8,7 @@ whatever the number of runs, their grouping into chunks and the machine, and a h
 other one.
 """
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
@@ -23,6 +21,7 @@ from pipeline.distributions import Choice, Distribution, check_lists, turns
 from pipeline.families import FamilySpec
 from pipeline.images import ImageSpec
 from pipeline.network_parts import Activation
+from pipeline.specifications import chunk_of, chunks_in, digest_of, document_of
 
 Optimizer = Literal["sgd", "adam", "adamw", "rmsprop"]
 
@@ -120,37 +119,26 @@ class ZooSpec:
 
     def document(self) -> dict[str, Any]:
         """The specification as plain JSON values, without what is not given."""
-        given = asdict(self, dict_factory=lambda items: {name: value for name, value in items if value is not None})
-        return json.loads(json.dumps(given))
+        return document_of(self)
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the document, in hexadecimal."""
-        return document_digest(self.document())
+        return digest_of(self.document())
+
+    @property
+    def num_tested(self) -> int:
+        """Test images that each run classifies."""
+        return self.images.num_test_images
 
     @property
     def num_chunks(self) -> int:
         """Chunks are numbered from 0; the last may be smaller."""
-        return -(-self.num_runs // self.runs_per_chunk)
+        return chunks_in(self.num_runs, self.runs_per_chunk)
 
     def chunk(self, index: int) -> range:
         """The run indices of a chunk."""
-        first = index * self.runs_per_chunk
-        return range(first, min(first + self.runs_per_chunk, self.num_runs))
-
-
-def document_digest(document: dict[str, Any]) -> str:
-    """SHA-256 of the canonical JSON of a specification's document."""
-    return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def parse_spec(document: dict[str, Any]) -> ZooSpec:
-    """The inverse of `ZooSpec.document`, checked as a configuration file is."""
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--spec", type=ZooSpec)
-    return parser.instantiate(parser.parse_object({"spec": document})).spec
+        return chunk_of(index, self.num_runs, self.runs_per_chunk)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +217,10 @@ class Plan:
     num_train: Int64[np.ndarray, " num_runs"]
     """Training images of each run."""
     num_architectures: int
+
+    def chunk_steps(self, spec: ZooSpec) -> list[int]:
+        """Optimizer steps of each chunk: what its training costs."""
+        return [int(self.num_steps[spec.chunk(index)].sum()) for index in range(spec.num_chunks)]
 
 
 def plan(spec: ZooSpec) -> Plan:

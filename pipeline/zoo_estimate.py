@@ -7,11 +7,12 @@ Writes  nothing; `dry_run_lines` for the terminal
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
+from pipeline.distributions import Choice, Distribution
 from pipeline.images import Images
 from pipeline.trainers import Trainer
 from pipeline.value_layout import lay_out
@@ -97,13 +98,18 @@ def dry_run_lines(spec: ZooSpec, planned: Plan, found: Estimate) -> Iterator[str
     yield row("", f"{spec.epochs} epochs, {len(spec.checkpoint_epochs)} checkpoints each, batches of {spec.batch_size}")
     yield row("networks", f"{spec.architecture.family}, {kinds:,} {'architecture' if kinds == 1 else 'architectures'}")
     yield row("", f"{small:,} values each" if small == large else f"{small:,} to {large:,} values in those tried")
-    for name, how in spec.drawn.items():
-        [(kind, values)] = [(kind, values) for kind, values in asdict(how).items() if values is not None]
-        yield row(name, f"{kind.replace('_', '-')}: {', '.join(map(setting, values))}")
+    yield from drawn_rows(spec.drawn)
     yield row(
         "training", f"about {duration(found.seconds)} on one processor, the longest run {duration(found.longest)}"
     )
     yield row("disk", f"about {found.num_bytes / 1e6:,.1f} MB")
+
+
+def drawn_rows(drawn: Mapping[str, Choice | Distribution]) -> Iterator[str]:
+    """How each thing is drawn that is drawn for a run."""
+    for name, how in drawn.items():
+        [(kind, values)] = [(kind, values) for kind, values in asdict(how).items() if values is not None]
+        yield row(name, f"{kind.replace('_', '-')}: {', '.join(map(setting, values))}")
 
 
 def row(label: str, text: str) -> str:

@@ -7,7 +7,7 @@ Writes  one picture: .png, .svg or .pdf
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from math import ceil
@@ -49,11 +49,10 @@ def plot_zoo(zoo: Zoo, path: Path) -> None:
     Raises:
         ValueError: the suffix is not one that is drawn, or no run has finished well.
     """
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path}: a picture ends in {', '.join(SUFFIXES)}")
+    check_suffix(path)
     rows, halves = read_rows(zoo)
-    last = len(zoo.spec.checkpoint_epochs) - 1
-    chosen = (rows["checkpoint"].to_numpy() == last) & (rows["status"].to_numpy(zero_copy_only=False) == "ok")
+    number = rows["checkpoint"].to_numpy()
+    chosen = (number == number.max()) & (rows["status"].to_numpy(zero_copy_only=False) == "ok")
     if not chosen.any():
         raise ValueError(f"{zoo.path}: no run has come to its last checkpoint without diverging; nothing to draw")
     table = rows.filter(pa.array(chosen))
@@ -62,9 +61,20 @@ def plot_zoo(zoo: Zoo, path: Path) -> None:
         halves=(halves[0][chosen], halves[1][chosen]),
         settings=differing(table),
     )
+    save(draw(zoo, rows, finals), path)
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse a file that is not a picture."""
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path}: a picture ends in {', '.join(SUFFIXES)}")
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a figure into a file, whole or not at all."""
     picture = BytesIO()
     metadata = {"Date": None} if path.suffix == ".svg" else None
-    draw(zoo, rows, finals).savefig(picture, format=path.suffix[1:], dpi=130, metadata=metadata)
+    figure.savefig(picture, format=path.suffix[1:], dpi=130, metadata=metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, picture.getvalue())
 
@@ -74,7 +84,7 @@ def read_rows(zoo: Zoo) -> tuple[pa.Table, tuple[Float64[np.ndarray, " rows"], F
     chunks = [read_chunk(zoo, index) for index in finished_chunks(zoo)]
     if not chunks:
         raise ValueError(f"{zoo.path}: no chunk is trained yet; nothing to draw")
-    halves = [half_accuracies(chunk.correct, zoo.spec.images.num_test_images) for chunk in chunks]
+    halves = [half_accuracies(chunk.correct, zoo.spec.num_tested) for chunk in chunks]
     first, second = (np.concatenate(part) for part in zip(*halves, strict=True))
     return pa.concat_tables([chunk.rows for chunk in chunks], promote_options="default"), (first, second)
 
@@ -96,34 +106,51 @@ def readable(value: Any) -> Any:
 
 def draw(zoo: Zoo, rows: pa.Table, finals: Finals) -> Any:
     """The figure: two panels about all runs, one for each setting."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    count = 2 + len(finals.settings)
-    lines = ceil(count / COLUMNS)
-    figure = Figure(figsize=(3.4 * COLUMNS, 2.9 * lines + 0.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels: Iterator[Any] = iter(figure.subplots(lines, COLUMNS, squeeze=False).flat)
-    num_runs = len(finals.accuracy)
-    figure.suptitle(f"Zoo {zoo.spec.name!r}: {num_runs:,} runs, test accuracy", color=INK, fontsize=13)
-    draw_curves(next(panels), zoo, rows)
-    draw_halves(next(panels), finals)
-    for name, values in finals.settings.items():
-        how = zoo.spec.drawn.get(name)
-        spread = isinstance(how, Distribution) and how.log_uniform is not None
-        draw_setting(next(panels), name, values, finals.accuracy, logarithmic=spread)
-    for panel in panels:
-        panel.set_axis_off()
-    for panel in figure.axes:
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.tick_params(labelsize=8, colors=INK)
+    title = f"Zoo {zoo.spec.name!r}: {len(finals.accuracy):,} runs, test accuracy"
+    figure, panels = new_figure(title, 2 + len(finals.settings))
+    draw_curves(panels[0], rows)
+    draw_halves(panels[1], finals)
+    draw_settings(panels[2:], zoo, finals.settings, finals.accuracy, (0.0, 1.0))
     return figure
 
 
-def draw_curves(panel: Any, zoo: Zoo, rows: pa.Table) -> None:
+def new_figure(title: str, num_panels: int) -> tuple[Any, list[Any]]:
+    """A figure, and its panels in rows of `COLUMNS`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    lines = ceil(num_panels / COLUMNS)
+    figure = Figure(figsize=(3.4 * COLUMNS, 2.9 * lines + 0.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, color=INK, fontsize=13)
+    panels = list(figure.subplots(lines, COLUMNS, squeeze=False).flat)
+    for panel in panels:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(labelsize=8, colors=INK)
+    for panel in panels[num_panels:]:
+        panel.set_axis_off()
+    return figure, panels[:num_panels]
+
+
+def draw_settings(
+    panels: Sequence[Any],
+    zoo: Zoo,
+    settings: dict[str, list[Any]],
+    scores: Float64[np.ndarray, " runs"],
+    limits: tuple[float, float],
+) -> None:
+    """A panel for each setting: a score of every run by it."""
+    for panel, (name, values) in zip(panels, settings.items(), strict=True):
+        how = zoo.spec.drawn.get(name)
+        spread = isinstance(how, Distribution) and how.log_uniform is not None
+        panel.set_ylim(*limits)
+        draw_setting(panel, name, values, scores, logarithmic=spread)
+
+
+def draw_curves(panel: Any, rows: pa.Table) -> None:
     """Quantiles of test accuracy over epochs."""
-    epochs = np.array(zoo.spec.checkpoint_epochs)
     number = rows["checkpoint"].to_numpy()
+    epochs = rows["epoch"].to_numpy()[np.unique(number, return_index=True)[1]]
     accuracy = rows["test_accuracy"].to_numpy()
     known = np.isfinite(accuracy)
     table = np.array(
@@ -155,13 +182,12 @@ def draw_halves(panel: Any, finals: Finals) -> None:
 
 
 def draw_setting(
-    panel: Any, name: str, values: list[Any], accuracy: Float64[np.ndarray, " runs"], *, logarithmic: bool
+    panel: Any, name: str, values: list[Any], scores: Float64[np.ndarray, " runs"], *, logarithmic: bool
 ) -> None:
-    """Accuracy by a setting: boxes where it has few values, else points with a running median."""
-    given = [(value, score) for value, score in zip(values, accuracy, strict=True) if value is not None]
+    """A score by a setting: boxes where it has few values, else points with a running median."""
+    given = [(value, score) for value, score in zip(values, scores, strict=True) if value is not None]
     kinds = sorted({value for value, _ in given}, key=lambda value: (isinstance(value, str), value))
     panel.set_title(name.replace("_", " "), fontsize=10, color=INK)
-    panel.set_ylim(0, 1)
     if len(kinds) <= MOST_KINDS or any(isinstance(kind, str) for kind in kinds):
         groups = [[score for value, score in given if value == kind] for kind in kinds]
         panel.boxplot(
@@ -177,11 +203,11 @@ def draw_setting(
         labels = [f"{kind:g}" if isinstance(kind, float) else str(kind).replace("_", "\n") for kind in kinds]
         panel.set_xticks(range(1, len(kinds) + 1), labels, fontsize=7)
         return
-    numbers, scores = (np.array(part, dtype=np.float64) for part in zip(*given, strict=True))
+    numbers, heights = (np.array(part, dtype=np.float64) for part in zip(*given, strict=True))
     if logarithmic:
         panel.set_xscale("log")
-    panel.scatter(numbers, scores, s=6, alpha=0.4, color=BLUE, linewidths=0, rasterized=True)
+    panel.scatter(numbers, heights, s=6, alpha=0.4, color=BLUE, linewidths=0, rasterized=True)
     order = np.argsort(numbers)
     windows = [window for window in np.array_split(order, WINDOWS) if len(window)]
-    middle = [(np.median(numbers[window]), np.median(scores[window])) for window in windows]
+    middle = [(np.median(numbers[window]), np.median(heights[window])) for window in windows]
     panel.plot(*zip(*middle, strict=True), color=INK, linewidth=1.2)

@@ -15,7 +15,7 @@ nothing that counts. What a chunk holds depends on the specification, not on whe
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -26,45 +26,36 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float32, Float64, UInt8
 
-from pipeline.architectures import Initialisation
 from pipeline.file_records import FileRecord
+from pipeline.inr_zoo import InrSpec
 from pipeline.loop_trainer import Checkpoint
-from pipeline.network_parts import Activation
 from pipeline.parquet_files import read_table
-from pipeline.trainers import Trainer
+from pipeline.siren_trainer import FittedNetwork
+from pipeline.specifications import digest_of, parse_as
+from pipeline.trainers import SirenTrainer, Trainer
 from pipeline.whole_files import leftovers, sweep, write_file, write_folder
-from pipeline.zoo import Configuration, Optimizer, ZooSpec, document_digest, parse_spec
+from pipeline.zoo import ZooSpec
+from pipeline.zoo_rows import INR_SCHEMA, ROW_SCHEMA, answers, row
 
 FORMAT = "metazoo-zoo"
 VERSION = 1
 CHUNK_FILES = ("values.npy", "rows.parquet", "correct.npy")
-COLUMN_TYPES = {
-    Optimizer: pa.string(),
-    Initialisation: pa.string(),
-    Activation: pa.string(),
-    int: pa.int64(),
-    float: pa.float64(),
-    float | None: pa.float64(),
-}
-ROW_SCHEMA = pa.schema(
-    [
-        ("run_id", pa.string()),
-        ("unit", pa.string()),
-        ("run_index", pa.int64()),
-        ("checkpoint", pa.int32()),
-        ("epoch", pa.int32()),
-        ("step", pa.int64()),
-        ("status", pa.string()),
-        ("offset", pa.int64()),
-        ("length", pa.int64()),
-        ("train_loss", pa.float64()),
-        ("train_accuracy", pa.float64()),
-        ("test_loss", pa.float64()),
-        ("test_accuracy", pa.float64()),
-        ("architecture", pa.string()),
-        *((f"config.{field.name}", COLUMN_TYPES[field.type]) for field in fields(Configuration)),
-    ]
-)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What the specification, the trainer and the rows of a zoo are."""
+
+    name: str
+    """As zoo.json has it."""
+    spec: type[ZooSpec] | type[InrSpec]
+    trainer: type[Trainer] | type[SirenTrainer]
+    schema: pa.Schema
+
+
+CLASSIFIERS = Kind(name="classifiers", spec=ZooSpec, trainer=Trainer, schema=ROW_SCHEMA)
+IMPLICIT = Kind(name="implicit", spec=InrSpec, trainer=SirenTrainer, schema=INR_SCHEMA)
+KINDS = {kind.name: kind for kind in (CLASSIFIERS, IMPLICIT)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +63,13 @@ class Zoo:
     """An open zoo: where it is, its specification and its trainer. Holds no file open."""
 
     path: Path
-    spec: ZooSpec
-    trainer: Trainer
+    spec: ZooSpec | InrSpec
+    trainer: Trainer | SirenTrainer
+
+    @property
+    def kind(self) -> Kind:
+        """Networks that classify images, or implicit ones."""
+        return kind_of(self.spec)
 
     def chunk_path(self, index: int) -> Path:
         """The folder of a finished chunk."""
@@ -91,12 +87,17 @@ class ChunkData:
     values: Float32[np.ndarray, " num_floats"]
     """Memory-mapped; a row's values are ``values[offset : offset + length]``."""
     rows: pa.Table
-    """`ROW_SCHEMA`: one row per run and checkpoint, ordered by run index, then checkpoint."""
+    """As its `Kind` has it: one row per run and checkpoint, ordered by run index, then checkpoint."""
     correct: UInt8[np.ndarray, "num_rows num_bytes"]
     """Bits of `numpy.packbits` along the second axis, one per test image; all 0 where there are no values."""
 
 
-def create_zoo(path: Path, spec: ZooSpec, trainer: Trainer = Trainer()) -> Zoo:
+def kind_of(spec: ZooSpec | InrSpec) -> Kind:
+    """The kind of a specification's zoo."""
+    return CLASSIFIERS if isinstance(spec, ZooSpec) else IMPLICIT
+
+
+def create_zoo(path: Path, spec: ZooSpec | InrSpec, trainer: Trainer | SirenTrainer = Trainer()) -> Zoo:
     """Make the zoo of a specification and a trainer, or open it if it was made already.
 
     Raises:
@@ -113,6 +114,7 @@ def create_zoo(path: Path, spec: ZooSpec, trainer: Trainer = Trainer()) -> Zoo:
         document = {
             "format": FORMAT,
             "version": VERSION,
+            "kind": kind_of(spec).name,
             "spec": spec.document(),
             "digest": spec.digest,
             "num_chunks": spec.num_chunks,
@@ -150,13 +152,16 @@ def open_zoo(path: Path) -> Zoo:
             "train the zoo again into a new folder with python -m pipeline zoo"
         )
     spec = document.get("spec", {})
-    if document_digest(spec) != document.get("digest"):
+    if digest_of(spec) != document.get("digest"):
         raise ValueError(f"{file}: the specification was altered, its digest no longer matches; restore the file")
+    kind = KINDS.get(document.get("kind", CLASSIFIERS.name))
+    if kind is None:
+        raise ValueError(f"{file}: kind is {document['kind']!r}, expected {' or '.join(KINDS)}; restore the file")
     try:
-        trainer = Trainer.of(document.get("trainer") or {})
+        trainer = kind.trainer.of(document.get("trainer") or {})
     except ValueError as error:
         raise ValueError(f"{file}: {error}; restore the file, or train the zoo again into a new folder") from error
-    return Zoo(path=path, spec=parse_spec(spec), trainer=trainer)
+    return Zoo(path=path, spec=parse_as(kind.spec, spec), trainer=trainer)
 
 
 def different_fields(found: Any, wanted: Any, name: str = "") -> list[str]:
@@ -177,43 +182,20 @@ def finished_chunks(zoo: Zoo) -> list[int]:
     return sorted(index for index in found if index < zoo.spec.num_chunks)
 
 
-def write_chunk(zoo: Zoo, index: int, checkpoints: Sequence[Checkpoint]) -> None:
+def write_chunk(zoo: Zoo, index: int, checkpoints: Sequence[Checkpoint] | Sequence[FittedNetwork]) -> None:
     """Write a chunk, whole or not at all. If another writer was first, its chunk stays: both are the same bytes."""
     offsets = accumulate((len(checkpoint.values) for checkpoint in checkpoints[:-1]), initial=0)
     rows = [row(checkpoint, offset) for checkpoint, offset in zip(checkpoints, offsets, strict=True)]
     table = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=ROW_SCHEMA), table)
+    pq.write_table(pa.Table.from_pylist(rows, schema=zoo.kind.schema), table)
     contents = {
         "values.npy": npy_bytes(np.concatenate([checkpoint.values for checkpoint in checkpoints])),
         "rows.parquet": table.getvalue(),
-        "correct.npy": npy_bytes(np.packbits([checkpoint.correct for checkpoint in checkpoints], axis=1)),
+        "correct.npy": npy_bytes(np.packbits([answers(checkpoint) for checkpoint in checkpoints], axis=1)),
     }
     files = {name: asdict(FileRecord.of(content)) for name, content in contents.items()}
     done = {"chunk": index, "spec": zoo.spec.digest, "files": files}
     write_folder(zoo.chunk_path(index), {**contents, "done.json": json_bytes(done)})
-
-
-def row(checkpoint: Checkpoint, offset: int) -> dict[str, Any]:
-    """A checkpoint as a row of the table; its values start at ``offset``."""
-    run = checkpoint.run
-    configuration = {f"config.{field.name}": getattr(run.config, field.name) for field in fields(Configuration)}
-    return {
-        "run_id": run.run_id,
-        "unit": run.run_id,
-        "run_index": run.run_index,
-        "checkpoint": checkpoint.checkpoint,
-        "epoch": run.checkpoint_epochs[checkpoint.checkpoint],
-        "step": checkpoint.step,
-        "status": checkpoint.status,
-        "offset": offset,
-        "length": len(checkpoint.values),
-        "train_loss": checkpoint.train_loss,
-        "train_accuracy": checkpoint.train_accuracy,
-        "test_loss": checkpoint.test_loss,
-        "test_accuracy": checkpoint.test_accuracy,
-        "architecture": run.architecture.document(),
-        **configuration,
-    }
 
 
 def read_chunk(zoo: Zoo, index: int) -> ChunkData:
@@ -251,10 +233,13 @@ def read_rows(zoo: Zoo, index: int, columns: Sequence[str]) -> pa.Table:
 
 
 def half_accuracies(
-    correct: UInt8[np.ndarray, "num_rows num_bytes"], num_test: int
+    correct: UInt8[np.ndarray, "num_rows num_bytes"], num_tested: int
 ) -> tuple[Float64[np.ndarray, " num_rows"], Float64[np.ndarray, " num_rows"]]:
-    """The accuracies on the even and on the odd test images, counted from 0; they differ by chance only."""
-    bits = np.unpackbits(correct, axis=1, count=num_test)
+    """The accuracies on the even and on the odd test images, counted from 0, which differ by chance only; NaN where
+    there are not two."""
+    if num_tested < 2:
+        return np.full(len(correct), np.nan), np.full(len(correct), np.nan)
+    bits = np.unpackbits(correct, axis=1, count=num_tested)
     return bits[:, 0::2].mean(axis=1), bits[:, 1::2].mean(axis=1)
 
 

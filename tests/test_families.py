@@ -1,6 +1,6 @@
 """Families of networks: what is drawn, that all of it has a parameter graph, and what is refused."""
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pipeline.architectures import FAMILIES, Architecture, initialise
+from pipeline.architectures import Architecture, initialise
 from pipeline.distributions import Choice
-from pipeline.families import FamilySpec, arguments_of
+from pipeline.families import FamilyName, FamilySpec, arguments_of
 from pipeline.images import ImageSpec
 from pipeline.network_parts import Dropout
 from pipeline.symmetry import check
@@ -64,7 +64,7 @@ def family(name: str, **changes: Any) -> FamilySpec:
     return FamilySpec(family=name, **{**arguments, **changes})  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", get_args(FamilyName))
 @settings(max_examples=3, deadline=None)
 @given(seed=st.integers(0, 2**31))
 def test_every_network_of_a_family_has_a_right_parameter_graph(name: str, seed: int) -> None:
@@ -77,7 +77,7 @@ def test_every_network_of_a_family_has_a_right_parameter_graph(name: str, seed: 
     assert template.digest == trace(architecture.build(), architecture.example_input()).digest
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", get_args(FamilyName))
 def test_networks_classify_images_and_learn_from_each_of_their_parameters(name: str) -> None:
     architecture = family(name).draw(SMALL, lambda _: np.random.default_rng(1))
     network = architecture.build(dropout=0.2).train()
@@ -92,7 +92,7 @@ def test_networks_classify_images_and_learn_from_each_of_their_parameters(name: 
     assert still == []
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", get_args(FamilyName))
 def test_dropout_stands_in_every_family(name: str) -> None:
     architecture = family(name).draw(SMALL, lambda _: np.random.default_rng(1))
     assert any(isinstance(module, Dropout) for module in architecture.build(dropout=0.5).modules())

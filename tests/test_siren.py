@@ -17,7 +17,7 @@ SIZE = 6
 
 
 def siren(seed: int = 0, channels: int = 1) -> Siren:
-    network = Siren(channels=channels, width=8, depth=2, omega=10.0)
+    network = Siren(input_shape=[2], channels=channels, width=8, depth=2, omega=10.0)
     initialise_siren(network, torch.Generator().manual_seed(seed))
     return network
 
@@ -46,7 +46,7 @@ def test_its_graph_is_right_and_exchanges_hidden_neurons() -> None:
 
 def test_weights_bring_numbers_of_unit_variance_into_every_sine() -> None:
     """Sitzmann et al., beside the biases, from the second layer on; over 64 neurons and 1,024 places."""
-    network = Siren(channels=1, width=64, depth=5, omega=30.0)
+    network = Siren(input_shape=[2], channels=1, width=64, depth=5, omega=30.0)
     initialise_siren(network, torch.Generator().manual_seed(0))
     hidden = pixel_coordinates(32, 32)
     for number, layer in enumerate(network.layers[:-1]):
@@ -78,9 +78,11 @@ def test_fitting_is_adam_on_the_mean_squared_error() -> None:
     """In double precision, 30 steps, against torch's own optimizer on each network alone."""
     networks, pictures = [siren(seed).double() for seed in range(3)], images(3).double()
     coordinates = pixel_coordinates(SIZE, SIZE).double()
-    fit = fit_sirens(networks, coordinates, pictures, learning_rate=1e-2, most_steps=30, psnr=math.inf)
-    for network, picture, values in zip(networks, pictures, fit.values, strict=True):
-        stepper = torch.optim.Adam(network.parameters(), lr=1e-2)
+    rates = torch.tensor([1e-2, 1e-3, 3e-3], dtype=torch.float64)
+    endless = torch.full((3,), math.inf, dtype=torch.float64)
+    fit = fit_sirens(networks, coordinates, pictures, learning_rate=rates, psnr=endless, most_steps=30)
+    for network, picture, values, rate in zip(networks, pictures, fit.values, rates.tolist(), strict=True):
+        stepper = torch.optim.Adam(network.parameters(), lr=rate)
         for _ in range(30):
             stepper.zero_grad()
             (network(coordinates) - picture).square().mean().backward()
@@ -92,15 +94,18 @@ def test_fitting_is_adam_on_the_mean_squared_error() -> None:
 def test_each_stops_at_its_psnr_and_is_the_same_alone_and_among_others() -> None:
     networks, pictures = [siren(seed) for seed in range(5)], images(5)
     coordinates = pixel_coordinates(SIZE, SIZE)
-    settings = {"learning_rate": 1e-2, "most_steps": 400, "psnr": 25.0}
-    fit = fit_sirens(networks, coordinates, pictures, **settings)
-    assert (fit.psnr >= 25).all()
+    rates, asked = torch.full((5,), 1e-2), torch.tensor([25.0, 20.0, 25.0, 30.0, 25.0], dtype=torch.float64)
+    fit = fit_sirens(networks, coordinates, pictures, learning_rate=rates, psnr=asked, most_steps=400)
+    assert (fit.psnr >= asked).all()
     assert len(set(fit.steps.tolist())) > 1
     assert (fit.steps < 400).all()
     errors = (render(networks[0], fit.values, coordinates) - pictures).square().flatten(1).mean(1)
-    assert torch.allclose(decibels(errors), fit.psnr, atol=1e-3)
+    assert torch.allclose(decibels(errors).double(), fit.psnr, atol=1e-3)
     for number in (0, 3):
-        alone = fit_sirens([networks[number]], coordinates, pictures[number : number + 1], **settings)
+        only = slice(number, number + 1)
+        alone = fit_sirens(
+            [networks[number]], coordinates, pictures[only], learning_rate=rates[only], psnr=asked[only], most_steps=400
+        )
         assert alone.steps.item() == fit.steps[number].item()
         assert torch.allclose(alone.values[0], fit.values[number], atol=1e-4)
 
@@ -108,7 +113,9 @@ def test_each_stops_at_its_psnr_and_is_the_same_alone_and_among_others() -> None
 def test_one_that_is_lost_stops_and_leaves_the_others_be() -> None:
     networks, pictures = [siren(seed) for seed in range(3)], images(3)
     torch.nn.init.constant_(networks[1].layers[0].weight, math.nan)  # pyright: ignore[reportArgumentType]
-    fit = fit_sirens(networks, pixel_coordinates(SIZE, SIZE), pictures, learning_rate=1e-2, most_steps=50, psnr=99.0)
+    rates, asked = torch.full((3,), 1e-2), torch.full((3,), 99.0, dtype=torch.float64)
+    coordinates = pixel_coordinates(SIZE, SIZE)
+    fit = fit_sirens(networks, coordinates, pictures, learning_rate=rates, psnr=asked, most_steps=50)
     assert fit.steps.tolist() == [50, 0, 50]
     assert torch.isfinite(fit.psnr).tolist() == [True, False, True]
 

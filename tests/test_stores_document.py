@@ -22,7 +22,8 @@ from pipeline.graph_store import open_graphs
 from pipeline.template_document import read_runs, write_runs
 from pipeline.template_rules import SETTINGS
 from pipeline.verify_graphs import verify
-from pipeline.zoo_store import ROW_SCHEMA, finished_chunks, open_zoo, read_chunk
+from pipeline.zoo_rows import INR_COLUMNS, ROW_SCHEMA
+from pipeline.zoo_store import finished_chunks, open_zoo, read_chunk
 from tiny_zoo import TINY
 
 PAGE = (Path(__file__).parents[1] / "docs" / "stores.md").read_text()
@@ -180,7 +181,12 @@ def test_a_zoo_written_by_the_page_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("marker", "schema"), [("columns of rows.parquet", ROW_SCHEMA), ("columns of tables", GRAPH_COLUMNS)]
+    ("marker", "schema"),
+    [
+        ("columns of rows.parquet", ROW_SCHEMA),
+        ("columns of implicit networks", pa.schema(INR_COLUMNS.items())),
+        ("columns of tables", GRAPH_COLUMNS),
+    ],
 )
 def test_the_page_names_every_column_with_its_type(marker: str, schema: pa.Schema) -> None:
     named = [(name.strip("`"), kind) for name, kind, _ in table_after(marker)]

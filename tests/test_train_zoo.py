@@ -11,10 +11,12 @@ from pipeline import train_zoo
 from pipeline.distributions import Choice, Distribution
 from pipeline.families import FamilySpec
 from pipeline.images import Images, ImageSpec, load_images
-from pipeline.train_zoo import missing_chunks, status, summary, train_and_write, zoo
+from pipeline.train_zoo import status, zoo
 from pipeline.trainers import Trainer
-from pipeline.zoo import ZooSpec, expand, plan
+from pipeline.zoo import Plan, ZooSpec, expand, plan
+from pipeline.zoo_job import missing_chunks, train_and_write
 from pipeline.zoo_store import Zoo, create_zoo, finished_chunks, read_chunk
+from pipeline.zoo_summary import summary
 from tiny_zoo import TINY, tiny_spec
 
 
@@ -35,13 +37,13 @@ def test_longest_chunks_come_first_and_finished_ones_not_at_all(tmp_path: Path, 
     spec = tiny_spec(num_runs=11, runs_per_chunk=2)
     runs = expand(spec)
     store = create_zoo(tmp_path / "zoo", spec)
-    chunks = missing_chunks(store, plan(spec))
+    chunks = missing_chunks(store, plan(spec).chunk_steps(spec))
     steps = [sum(runs[run].num_steps for run in spec.chunk(index)) for index in chunks]
     assert sorted(chunks) == [0, 1, 2, 3, 4, 5]
     assert steps == sorted(steps, reverse=True)
     assert len(set(steps)) > 1
     train_and_write(4, store, images)
-    assert missing_chunks(store, plan(spec)) == [index for index in chunks if index != 4]
+    assert missing_chunks(store, plan(spec).chunk_steps(spec)) == [index for index in chunks if index != 4]
 
 
 def test_a_task_writes_its_chunk_and_says_how_many_runs_that_were(tmp_path: Path, images: Images) -> None:
@@ -81,7 +83,11 @@ def test_a_finished_zoo_is_left_alone_and_no_cluster_is_started(
     def fail(spec: ImageSpec, folder: Path | None) -> Images:
         raise AssertionError("a finished zoo needs no images")
 
+    def fail_to_plan(spec: ZooSpec) -> Plan:
+        raise AssertionError("a finished zoo needs no plan")
+
     monkeypatch.setattr(train_zoo, "load_images", fail)
+    monkeypatch.setattr(train_zoo, "plan", fail_to_plan)
     zoo(TINY, store.path)
     assert capsys.readouterr().out.splitlines()[0] == f"Nothing to do: all 2 chunks of {store.path} are trained."
     assert {path: path.stat().st_mtime_ns for path in store.path.rglob("*")} == before
@@ -136,7 +142,7 @@ def test_status_says_how_far_a_zoo_is(tmp_path: Path, images: Images, capsys: py
 
 def test_status_of_a_zoo_in_which_every_run_diverged(tmp_path: Path, images: Images) -> None:
     spec = tiny_spec(learning_rate=Distribution(choice=(1e30,)), optimizer=Choice(choice=("sgd",)), num_runs=2)
-    lines = summary(train_all(tmp_path / "zoo", spec, images))
+    lines = list(summary(train_all(tmp_path / "zoo", spec, images)))
     assert lines[3:] == [
         "  diverged        2 runs",
         "  final accuracy  none: every run diverged; lower the learning rates",

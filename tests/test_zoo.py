@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pipeline.distributions import Choice, Distribution
 from pipeline.images import ImageSpec
-from pipeline.zoo import ModelSpec, expand, parse_spec, resolve, run_stream
+from pipeline.specifications import parse_as
+from pipeline.zoo import ModelSpec, ZooSpec, expand, resolve, run_stream
 from tiny_zoo import DECAY, TINY, tiny_spec
 
 
@@ -97,8 +98,8 @@ def test_every_run_is_in_one_chunk(num_runs: int, runs_per_chunk: int) -> None:
 
 
 def test_a_specification_is_its_document() -> None:
-    assert parse_spec(TINY.document()) == TINY
-    assert parse_spec(TINY.document()).digest == TINY.digest
+    assert parse_as(ZooSpec, TINY.document()) == TINY
+    assert parse_as(ZooSpec, TINY.document()).digest == TINY.digest
     assert TINY.document()["hyperparameters"]["momentum"] == {"uniform": [0.5, 0.9]}
 
 

@@ -2,13 +2,16 @@
 
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from pipeline.architectures import FAMILIES
-from pipeline.zoo import parse_spec, resolve
+from pipeline.families import FamilyName
+from pipeline.inr_zoo import InrSpec, resolve_inr
+from pipeline.specifications import parse_as
+from pipeline.zoo import ZooSpec, resolve
 
 ZOOS = Path(__file__).parents[1] / "configs" / "zoo"
 FILES = {folder: sorted((ZOOS / folder).glob("*.yaml")) for folder in ("family", "size")}
@@ -23,20 +26,26 @@ def document(*files: Path) -> dict[str, Any]:
 
 
 def test_there_is_a_file_for_every_family() -> None:
-    assert {file.stem for file in FILES["family"]} == set(FAMILIES)
+    assert {file.stem for file in FILES["family"]} == set(get_args(FamilyName)) == set(FAMILIES) - {"siren"}
     assert {file.stem for file in FILES["size"]} == {"tiny", "local", "cluster"}
 
 
 @pytest.mark.parametrize(("family", "size"), list(product(*FILES.values())), ids=lambda file: file.stem)
 def test_a_family_and_a_size_are_a_zoo(family: Path, size: Path) -> None:
     """The first runs are resolved, so that their networks fit the images and they have a batch."""
-    spec = parse_spec(document(family, size))
+    spec = parse_as(ZooSpec, document(family, size))
     runs = [resolve(spec, run_index) for run_index in range(20)]
     assert {run.architecture.family for run in runs} == {family.stem}
     assert all(run.num_steps > 0 for run in runs)
 
 
+@pytest.mark.parametrize("file", sorted((ZOOS.parent / "inr").glob("*.yaml")), ids=lambda file: file.stem)
+def test_a_file_is_a_zoo_of_implicit_networks(file: Path) -> None:
+    spec = parse_as(InrSpec, document(file))
+    assert resolve_inr(spec, spec.num_runs - 1).architecture.family == "siren"
+
+
 @pytest.mark.parametrize("file", sorted(ZOOS.glob("*.yaml")), ids=lambda file: file.stem)
 def test_a_file_alone_is_a_zoo(file: Path) -> None:
-    spec = parse_spec(document(file))
+    spec = parse_as(ZooSpec, document(file))
     assert resolve(spec, spec.num_runs - 1).num_steps > 0

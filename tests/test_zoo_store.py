@@ -14,9 +14,9 @@ from pipeline.images import load_images
 from pipeline.loop_trainer import Checkpoint, train_chunk
 from pipeline.trainers import Trainer
 from pipeline.zoo import ModelSpec, ZooSpec, expand
+from pipeline.zoo_rows import ROW_SCHEMA
 from pipeline.zoo_store import (
     CHUNK_FILES,
-    ROW_SCHEMA,
     Zoo,
     create_zoo,
     finished_chunks,
@@ -295,6 +295,6 @@ def test_the_two_half_accuracies_are_those_of_the_even_and_the_odd_images() -> N
     correct = np.zeros((2, 11), dtype=bool)
     correct[0, [0, 1, 2, 8]] = True
     correct[1] = True
-    half_a, half_b = half_accuracies(np.packbits(correct, axis=1), num_test=11)
+    half_a, half_b = half_accuracies(np.packbits(correct, axis=1), num_tested=11)
     assert half_a.tolist() == [3 / 6, 1]
     assert half_b.tolist() == [1 / 5, 1]

@@ -1,0 +1,133 @@
+"""The job that trains the missing chunks of a zoo, of either kind: a Ray task for each.
+
+Reads   the specification of a zoo, and its images
+Writes  the zoo's chunks (pipeline.zoo_store), and a line for each in its log
+"""
+
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from pipeline.cluster import Machine, cluster, run_tasks
+from pipeline.images import Images
+from pipeline.inr_zoo import InrSpec, resolve_inr
+from pipeline.loop_trainer import Checkpoint
+from pipeline.progress import progress_bar
+from pipeline.siren_trainer import FittedNetwork
+from pipeline.trainers import SirenTrainer, Trainer
+from pipeline.zoo import ZooSpec, resolve
+from pipeline.zoo_store import Zoo, create_zoo, finished_chunks, sweep_zoo, write_chunk
+from pipeline.zoo_summary import summary
+
+LOGGED_PACKAGES = ("numpy", "pyarrow", "scikit-learn", "torch")
+
+
+def train_zoo(
+    spec: ZooSpec | InrSpec,
+    trainer: Trainer | SirenTrainer,
+    out: Path,
+    load: Callable[[], Images],
+    machine: Machine,
+    plan: Callable[[], Sequence[int]],
+) -> None:
+    """Train what is missing of a zoo, which is made if it is not there, and say how far it is.
+
+    Args:
+        load: gives its images.
+        plan: gives the cost of every chunk, in any unit; refuses what cannot be trained.
+    """
+    begun = (out / "zoo.json").exists()
+    costs, images = (None, None) if begun else (plan(), load())  # what fails does so before the zoo is there
+    store = create_zoo(out, spec, trainer)
+    sweep_zoo(store)
+    if len(finished_chunks(store)) == spec.num_chunks:
+        print(f"Nothing to do: all {spec.num_chunks} chunks of {out} are trained.")
+    else:
+        train(store, missing_chunks(store, costs or plan()), images or load(), machine)
+        sweep_zoo(store)
+    print("\n".join(summary(store)))
+
+
+def missing_chunks(store: Zoo, costs: Sequence[int]) -> list[int]:
+    """The chunks that are not trained yet, the longest first: a long one that starts last would be waited for."""
+    missing = sorted(set(range(store.spec.num_chunks)) - set(finished_chunks(store)))
+    return sorted(missing, key=lambda index: -costs[index])
+
+
+def train(store: Zoo, chunks: Sequence[int], images: Images, machine: Machine) -> None:
+    """Train chunks on the cluster, with a progress bar in models."""
+    store = replace(store, path=store.path.resolve())  # a task's working directory is its own
+    num_left = sum(len(store.spec.chunk(index)) for index in chunks)
+    num_runs = store.spec.num_runs
+    with cluster(machine), progress_bar("training", "models", num_runs, initial=num_runs - num_left) as bar:
+        for _, num_models in run_tasks(train_and_write, chunks, (store, images), machine, noun="chunk"):
+            bar.update(num_models)
+
+
+def train_and_write(index: int, store: Zoo, images: Images) -> int:
+    """Train a chunk and write it; returns the number of its runs. This is the task."""
+    started, cpu_started = time.perf_counter(), time.process_time()
+    checkpoints = train_chunk(store, index, images)
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
+    write_chunk(store, index, checkpoints)
+    log(store, index, checkpoints, seconds=seconds, cpu_seconds=cpu_seconds)
+    return len(store.spec.chunk(index))
+
+
+def train_chunk(store: Zoo, index: int, images: Images) -> Sequence[Checkpoint] | Sequence[FittedNetwork]:
+    """Train the runs of a chunk, as the zoo's trainer does."""
+    match store.spec, store.trainer:
+        case ZooSpec() as spec, Trainer() as trainer:
+            return trainer.train([resolve(spec, run_index) for run_index in spec.chunk(index)], images)
+        case InrSpec() as spec, SirenTrainer() as trainer:
+            return trainer.train([resolve_inr(spec, run_index) for run_index in spec.chunk(index)], images)
+    raise TypeError(f"{store.path}: a {type(store.spec).__name__} is not trained by a {type(store.trainer).__name__}")
+
+
+def log(
+    store: Zoo,
+    index: int,
+    checkpoints: Sequence[Checkpoint] | Sequence[FittedNetwork],
+    *,
+    seconds: float,
+    cpu_seconds: float,
+) -> None:
+    """Note when, where and how fast a chunk was trained."""
+    last = {checkpoint.run.run_id: checkpoint for checkpoint in checkpoints}
+    line = {
+        "chunk": index,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 3),
+        "runs": len(last),
+        "cpu_seconds": round(cpu_seconds, 3),
+        "steps": sum(checkpoint.step for checkpoint in last.values()),
+        "diverged": len({checkpoint.run.run_id for checkpoint in checkpoints if checkpoint.status == "diverged"}),
+        "commit": commit(),
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "packages": {package: version(package) for package in LOGGED_PACKAGES},
+    }
+    path = store.log_path(index)
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def commit() -> str | None:
+    """The commit of this code, where it is a checkout."""
+    here = Path(__file__).parent
+    if shutil.which("git") is None:
+        return None
+    answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    return answer.stdout.strip() if answer.returncode == 0 else None
