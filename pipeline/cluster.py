@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+NOUNS = {"CPU": "processors", "GPU": "GPUs"}
 OBJECT_STORE_BYTES = 256 * 2**20
 SECONDS_TO_ANSWER = 10
 
@@ -36,6 +37,8 @@ class Machine:
 
     cpus_per_task: int = 1
     """Processors that Ray keeps free for each task; a task computes on one thread."""
+    gpus_per_task: float = 0.0
+    """GPUs, or a fraction of one, that Ray keeps free for each task."""
     tasks_in_flight: int = 256
     """Tasks handed to Ray at a time. More than the cluster has processors, so that a cluster that can grow does."""
     retries: int = 3
@@ -45,6 +48,10 @@ class Machine:
         for name, least in (("cpus_per_task", 1), ("tasks_in_flight", 1), ("retries", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"machine: {name} is {getattr(self, name)}; expected at least {least}")
+        if self.gpus_per_task < 0 or (self.gpus_per_task > 1 and self.gpus_per_task % 1):
+            raise ValueError(
+                f"machine: gpus_per_task is {self.gpus_per_task}; expected a fraction up to 1, or a whole number"
+            )
 
 
 @contextmanager
@@ -79,30 +86,37 @@ def cluster(machine: Machine = Machine()) -> Iterator[None]:
             own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
             ray.init(address="local", _temp_dir=folder, **own, **quiet)
             stack.callback(ray.shutdown)
-            if machine.cpus_per_task > (most := most_cpus()):
-                raise ValueError(
-                    f"machine: cpus_per_task is {machine.cpus_per_task}, and this machine has {most} processors, so "
-                    f"that no task could start; ask for at most {most}"
-                )
+            for name, asked, kind in resources(machine):
+                if asked > (most := most_of(kind)):
+                    raise ValueError(
+                        f"machine: {name} is {asked:g}, and this machine has {most:g} {NOUNS[kind]}, so that no task "
+                        f"could start; ask for at most {most:g}"
+                    )
         stack.enter_context(termination_interrupts())
         yield
 
 
 def say_if_tasks_wait(machine: Machine) -> None:
     """A line on the error stream if no machine of the connected cluster has what a task asks for."""
-    if machine.cpus_per_task > (most := most_cpus()):
-        print(
-            f"Waiting for a machine of {machine.cpus_per_task} processors (machine.cpus_per_task); the largest of the "
-            f"cluster has {most} now.",
-            file=sys.stderr,
-        )
+    for name, asked, kind in resources(machine):
+        if asked > (most := most_of(kind)):
+            print(
+                f"Waiting for a machine of {asked:g} {NOUNS[kind]} (machine.{name}); the largest of the cluster has "
+                f"{most:g} now.",
+                file=sys.stderr,
+            )
 
 
-def most_cpus() -> int:
-    """Processors of the largest machine of the connected cluster."""
+def resources(machine: Machine) -> list[tuple[str, float, str]]:
+    """What a task asks for: the setting, how many, and Ray's name for it."""
+    return [("cpus_per_task", float(machine.cpus_per_task), "CPU"), ("gpus_per_task", machine.gpus_per_task, "GPU")]
+
+
+def most_of(kind: str) -> float:
+    """Processors ("CPU") or GPUs ("GPU") of the largest machine of the connected cluster."""
     import ray
 
-    return max((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=0)
+    return max((float(node["Resources"].get(kind, 0)) for node in ray.nodes() if node["Alive"]), default=0.0)
 
 
 @contextmanager
@@ -160,13 +174,17 @@ def run_tasks(
         noun: what an item is called in an error.
 
     Raises:
-        ValueError: a task found bad input, naming the item.
+        ValueError: a task found bad input, or could not read or write (the disk is full, say), naming the item.
         RuntimeError: a task failed in another way, naming the item.
     """
     import ray
     from ray.exceptions import RayError
 
-    options = {"num_cpus": machine.cpus_per_task, "max_retries": machine.retries}
+    options = {
+        "num_cpus": machine.cpus_per_task,
+        "num_gpus": machine.gpus_per_task,
+        "max_retries": machine.retries,
+    }
     start: Callable[..., Any] = ray.remote(function).options(**options).remote
     references = [ray.put(value) for value in shared]
     pending = iter(items)
@@ -179,7 +197,7 @@ def run_tasks(
             result = ray.get(finished)
         except RayError as error:
             cause = getattr(error, "cause", None) or error
-            kind = ValueError if isinstance(cause, ValueError) else RuntimeError
+            kind = ValueError if isinstance(cause, ValueError | OSError) else RuntimeError
             raise kind(
                 f"{noun} {item} failed: {type(cause).__name__}: {cause}. What is finished is kept; "
                 "when the cause is mended, the same command goes on from there"

@@ -39,7 +39,7 @@ class InrEstimate:
 
 def estimate(spec: InrSpec, images: Images, trainer: SirenTrainer) -> InrEstimate:
     """Fit some runs to their end, and scale by all."""
-    places = np.unique(np.linspace(0, spec.num_runs - 1, min(SAMPLED, trainer.stack)).astype(int)).tolist()
+    places = np.unique(np.linspace(0, spec.num_runs - 1, min(SAMPLED, trainer.stack or SAMPLED)).astype(int)).tolist()
     runs = [resolve_inr(spec, place) for place in places]
     started = time.perf_counter()
     found = trainer.train(runs, images)

@@ -72,13 +72,13 @@ def train_chunk(runs: Sequence[ModelSpec], images: Images) -> list[Checkpoint]:
         return [checkpoint for run in runs for checkpoint in train_run(run, tensors)]
 
 
-def image_tensors(images: Images, dtype: torch.dtype = torch.float32) -> ImageTensors:
-    """The images for this process; networks are trained in the precision that these have."""
+def image_tensors(images: Images, dtype: torch.dtype = torch.float32, device: str = "cpu") -> ImageTensors:
+    """The images for this process; networks are trained in the precision and on the device that these have."""
     return ImageTensors(
-        train_images=torch.tensor(images.train_images, dtype=dtype),
-        train_labels=torch.tensor(images.train_labels),
-        test_images=torch.tensor(images.test_images, dtype=dtype),
-        test_labels=torch.tensor(images.test_labels),
+        train_images=torch.tensor(images.train_images, dtype=dtype).to(device),
+        train_labels=torch.tensor(images.train_labels).to(device),
+        test_images=torch.tensor(images.test_images, dtype=dtype).to(device),
+        test_labels=torch.tensor(images.test_labels).to(device),
     )
 
 
@@ -107,22 +107,22 @@ def train_run(run: ModelSpec, tensors: ImageTensors) -> list[Checkpoint]:
     return checkpoints + [diverged(run, checkpoint, len(tensors.test_labels)) for checkpoint in missing]
 
 
-def start(run: ModelSpec) -> nn.Module:
-    """The untrained network of a run, in training mode."""
+def start(run: ModelSpec, device: str = "cpu") -> nn.Module:
+    """The untrained network of a run, in training mode: the same on every device, but for its dropout masks."""
     with torch.random.fork_rng(devices=[]):  # layers draw weights when they are made, and `initialise` replaces them
         network = run.architecture.build(dropout=run.config.dropout)
     config = run.config
     initialise(network, config.initialisation, config.init_std, torch_generator(run.stream("initial weights")))
-    masks = torch_generator(run.stream("dropout masks"))
+    masks = torch_generator(run.stream("dropout masks"), device)
     for module in network.modules():
         if isinstance(module, Dropout):
             module.generator = masks
-    return network.train()
+    return network.to(device).train()
 
 
-def torch_generator(stream: np.random.Generator) -> torch.Generator:
-    """Torch's generator, seeded from a stream."""
-    return torch.Generator().manual_seed(int(stream.integers(2**63)))
+def torch_generator(stream: np.random.Generator, device: str = "cpu") -> torch.Generator:
+    """Torch's generator, seeded from a stream; one of a GPU gives other numbers than one of a CPU."""
+    return torch.Generator(device).manual_seed(int(stream.integers(2**63)))
 
 
 def flatten_parameters(network: nn.Module) -> tuple[Tensor, list[nn.Parameter]]:

@@ -49,8 +49,8 @@ class Dropout(nn.Module):
         """What to multiply ``x`` by: float32 whatever it is, so that higher precision has the same masks."""
         if not self.rate:
             return torch.ones_like(x)
-        drawn = torch.rand(x.shape, generator=self.generator, dtype=torch.float32)
-        return drawn.ge_(self.rate).div_(1 - self.rate).to(x.device)
+        drawn = torch.rand(x.shape, generator=self.generator, dtype=torch.float32, device=x.device)
+        return drawn.ge_(self.rate).div_(1 - self.rate)
 
     def extra_repr(self) -> str:
         return f"rate={self.rate}"

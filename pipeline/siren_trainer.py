@@ -63,10 +63,10 @@ class Fit:
     """That were taken; as many as allowed where the PSNR was not reached, or not finite."""
 
 
-def fit_runs(runs: Sequence[InrRun], images: Images, size: int) -> list[FittedNetwork]:
+def fit_runs(runs: Sequence[InrRun], images: Images, size: int, device: str = "cpu") -> list[FittedNetwork]:
     """Fit every run, at most ``size`` at once."""
     with one_thread():
-        found = [network for some in stacks(runs, size) for network in fit_stack(some, images)]
+        found = [network for some in stacks(runs, size) for network in fit_stack(some, images, device)]
     return sorted(found, key=lambda network: network.run.run_index)
 
 
@@ -82,7 +82,7 @@ def stacks(runs: Sequence[InrRun], size: int) -> Iterator[list[InrRun]]:
             yield alike[first : first + size]
 
 
-def fit_stack(runs: Sequence[InrRun], images: Images) -> list[FittedNetwork]:
+def fit_stack(runs: Sequence[InrRun], images: Images, device: str) -> list[FittedNetwork]:
     """Fit some runs together."""
     num_train = len(images.train_images)
 
@@ -92,10 +92,10 @@ def fit_stack(runs: Sequence[InrRun], images: Images) -> list[FittedNetwork]:
     pictures = torch.from_numpy(of_each(images.train_images, images.test_images))
     fit = fit_sirens(
         [started(run) for run in runs],
-        pixel_coordinates(*pictures.shape[2:]),
-        pictures.flatten(2).transpose(1, 2),
-        learning_rate=torch.tensor([run.config.learning_rate for run in runs]),
-        psnr=torch.tensor([run.config.psnr for run in runs], dtype=torch.float64),
+        pixel_coordinates(*pictures.shape[2:]).to(device),
+        pictures.flatten(2).transpose(1, 2).to(device),
+        learning_rate=torch.tensor([run.config.learning_rate for run in runs]).to(device),
+        psnr=torch.tensor([run.config.psnr for run in runs], dtype=torch.float64).to(device),
         most_steps=runs[0].config.most_steps,
     )
     labels = of_each(images.train_labels, images.test_labels).tolist()
@@ -109,7 +109,7 @@ def fit_stack(runs: Sequence[InrRun], images: Images) -> list[FittedNetwork]:
             values=values.numpy() if math.isfinite(psnr) else np.zeros(0, np.float32),
         )
         for run, label, psnr, steps, values in zip(
-            runs, labels, fit.psnr.tolist(), fit.steps.tolist(), fit.values, strict=True
+            runs, labels, fit.psnr.tolist(), fit.steps.tolist(), fit.values.cpu(), strict=True
         )
     ]
 

@@ -15,7 +15,7 @@ from itertools import groupby
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -35,10 +35,10 @@ from pipeline.stacked_layers import StackedConv, StackedLinear, stack, state_of
 from pipeline.zoo import ModelSpec
 
 
-def train_chunk(runs: Sequence[ModelSpec], images: Images, size: int) -> list[Checkpoint]:
+def train_chunk(runs: Sequence[ModelSpec], images: Images, size: int, device: str = "cpu") -> list[Checkpoint]:
     """Train every run from its start to its last checkpoint, at most ``size`` at once."""
-    tensors = image_tensors(images)
-    with one_thread():
+    tensors = image_tensors(images, device=device)
+    with one_thread(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         found = [found for some in stacks(runs, size) for found in train_stack(some, tensors)]
     place = {run.run_id: place for place, run in enumerate(runs)}
     return sorted(found, key=lambda checkpoint: (place[checkpoint.run.run_id], checkpoint.checkpoint))
@@ -58,24 +58,21 @@ def stacks(runs: Sequence[ModelSpec], size: int) -> Iterator[list[ModelSpec]]:
 
 def train_stack(runs: Sequence[ModelSpec], tensors: ImageTensors) -> list[Checkpoint]:
     """Train some runs together and evaluate them at their checkpoints."""
-    networks = [start(run).to(tensors.train_images.dtype) for run in runs]
+    device = tensors.train_images.device
+    networks = [start(run, str(device)).to(tensors.train_images.dtype) for run in runs]
     network = stack(networks).train()
     weights, parameters = flatten_parameters(network)
     owner, is_kernel = owners(network, len(runs))
     update = optimizer(runs, weights, owner, is_kernel)
-    subsets = torch.from_numpy(np.stack([run.subset(len(tensors.train_labels)) for run in runs]))
+    subsets = torch.from_numpy(np.stack([run.subset(len(tensors.train_labels)) for run in runs])).to(device)
     checkpoints: list[Checkpoint] = []
     alive = np.ones(len(runs), dtype=bool)
     last = runs[0].checkpoint_epochs[-1]
     for epoch in range(last + 1):
         if epoch > 0:
-            orders = torch.from_numpy(np.stack([run.batches(epoch) for run in runs]))  # [runs, steps, batch]
-            for batch in orders.unbind(1):
-                chosen = subsets.gather(1, batch)  # [runs, batch]
-                logits = network(side_by_side(tensors.train_images[chosen]))
-                loss = summed_loss(logits, tensors.train_labels[chosen])
-                gradients = torch.autograd.grad(loss, parameters)
-                update(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+            orders = torch.from_numpy(np.stack([run.batches(epoch) for run in runs])).to(device)
+            for batch in orders.unbind(1):  # [runs, batch]
+                step(network, parameters, update, subsets.gather(1, batch), tensors)
         alive &= finite(weights, owner, len(runs))
         if epoch in runs[0].checkpoint_epochs:
             number = runs[0].checkpoint_epochs.index(epoch)
@@ -83,6 +80,20 @@ def train_stack(runs: Sequence[ModelSpec], tensors: ImageTensors) -> list[Checkp
             alive &= [checkpoint.status == "ok" for checkpoint in found]
             checkpoints += found
     return checkpoints
+
+
+def step(
+    network: nn.Module,
+    parameters: Sequence[Tensor],
+    update: Callable[[Tensor], None],
+    chosen: Int64[Tensor, "runs batch"],
+    tensors: ImageTensors,
+) -> None:
+    """One step of every run, each on the training images chosen for it."""
+    logits = network(side_by_side(tensors.train_images[chosen]))
+    loss = summed_loss(logits, tensors.train_labels[chosen])
+    gradients = torch.autograd.grad(loss, parameters)
+    update(torch.cat([gradient.reshape(-1) for gradient in gradients]))
 
 
 def side_by_side(images: Tensor) -> Tensor:
@@ -105,10 +116,10 @@ def owners(network: nn.Module, num_runs: int) -> tuple[Tensor, Tensor]:
     owner: list[Tensor] = []
     is_kernel: list[Tensor] = []
     for name, parameter in network.named_parameters():
-        module = network.get_submodule(name.rpartition(".")[0])
-        owner.append(torch.arange(num_runs).repeat_interleave(parameter.numel() // num_runs))
+        module, device = network.get_submodule(name.rpartition(".")[0]), parameter.device
+        owner.append(torch.arange(num_runs, device=device).repeat_interleave(parameter.numel() // num_runs))
         kernel = isinstance(module, StackedConv | StackedLinear) and name.endswith("weight")
-        is_kernel.append(torch.full([parameter.numel()], float(kernel)))
+        is_kernel.append(torch.full([parameter.numel()], float(kernel), device=device))
     return torch.cat(owner), torch.cat(is_kernel)
 
 
@@ -124,7 +135,7 @@ def optimizer(runs: Sequence[ModelSpec], weights: Tensor, owner: Tensor, is_kern
     shrink = 1 - learning_rate * each("weight_decay") * is_kernel.to(weights)
     rules = {"sgd": sgd, "adam": adam, "adamw": adam, "rmsprop": rmsprop}
     steps = {kind: rules[kind](weights, each("momentum")) for kind in sorted(set(kinds))}
-    of_kind = {kind: torch.tensor([other == kind for other in kinds])[owner] for kind in steps}
+    of_kind = {kind: torch.tensor([other == kind for other in kinds], device=weights.device)[owner] for kind in steps}
 
     def update(gradient: Tensor) -> None:
         gradient.addcmul_(l2_slope, weights)
@@ -193,7 +204,7 @@ def evaluate(
 ) -> list[Checkpoint]:
     """Every run's state and scores; ``alone`` is a network of one run, whose weights are overwritten."""
     network.eval()
-    test = torch.arange(len(tensors.test_labels)).expand(len(runs), -1)
+    test = torch.arange(len(tensors.test_labels), device=subsets.device).expand(len(runs), -1)
     train_losses, train_correct = score(network, tensors.train_images, tensors.train_labels, subsets)
     test_losses, test_correct = score(network, tensors.test_images, tensors.test_labels, test)
     network.train()

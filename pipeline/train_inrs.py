@@ -40,6 +40,6 @@ def inr(
     """
     load = partial(load_images, spec.images, images_folder)
     if dry_run:
-        print("\n".join(dry_run_lines(spec, estimate(spec, load(), trainer))))
+        print("\n".join(dry_run_lines(spec, estimate(spec, load(), trainer.settled))))
         return
     train_zoo(spec, trainer, out, load, machine, lambda: [len(spec.chunk(index)) for index in range(spec.num_chunks)])

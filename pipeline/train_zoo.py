@@ -45,7 +45,7 @@ def zoo(
     load = partial(load_images, spec.images, images_folder)
     if dry_run:
         images, planned = load(), plan(spec)
-        print("\n".join(dry_run_lines(spec, planned, estimate(spec, planned, images, trainer))))
+        print("\n".join(dry_run_lines(spec, planned, estimate(spec, planned, images, trainer.settled))))
         return
     train_zoo(spec, trainer, out, load, machine, lambda: plan(spec).chunk_steps(spec))
 

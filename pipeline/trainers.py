@@ -5,8 +5,8 @@ Writes  nothing
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -20,6 +20,9 @@ from pipeline.stacked_layers import stack
 from pipeline.zoo import ModelSpec
 
 TrainerName = Literal["loop", "stacked"]
+Device = Literal["cpu", "cuda"]
+STACKED_ON_CPU, SIRENS_ON_CPU = 2, 32
+"""Runs in a stack, measured (benchmarks/zoo_training.py)."""
 CONSTANT = {"threads": 1, "dtype": "float32"}
 """What all trainers have in common."""
 
@@ -32,18 +35,29 @@ class Trainer:
     """loop: one after another, for every family. stacked: several in the same
     operations, where they have one architecture and as many steps; not for
     deepsets and vit. Results agree to rounding."""
-    stack: int = 2
-    """Of stacked: runs at once. On a CPU two are best for convolutions, which
-    larger stacks push out of the cache."""
+    stack: int | None = None
+    """Of stacked: runs at once. If not given, 2 on a CPU, where larger stacks of
+    convolutions leave the cache; on a GPU as many as its memory holds, which is
+    tried once and recorded."""
+    device: Device = "cpu"
+    """Of stacked: cpu, or cuda with machine.gpus_per_task above 0. Dropout has
+    other masks on a GPU."""
 
     def __post_init__(self) -> None:
-        if self.stack < 1:
-            raise ValueError(f"trainer: stack is {self.stack}; expected at least 1")
+        check_stack(self.stack)
+        if self.name == "loop" and self.device != "cpu":
+            raise ValueError(f"trainer: device is {self.device}; the loop trains on cpu, stacked on either")
+
+    @property
+    def settled(self) -> "Trainer":
+        """With as many runs in a stack as are best on a CPU, where that is left open."""
+        return replace(self, stack=STACKED_ON_CPU) if self.name == "stacked" and self.stack is None else self
 
     @property
     def document(self) -> dict[str, Any]:
         """What is recorded, as plain JSON values."""
-        return {"name": self.name, **CONSTANT, **({"stack": self.stack} if self.name == "stacked" else {})}
+        stacked = {"stack": self.stack, **device_document(self.device)} if self.name == "stacked" else {}
+        return {"name": self.name, **CONSTANT, **stacked}
 
     @staticmethod
     def of(document: Mapping[str, Any]) -> "Trainer":
@@ -52,11 +66,8 @@ class Trainer:
         Raises:
             ValueError: it is another one's.
         """
-        stack = document.get("stack", Trainer.stack)
-        for name in get_args(TrainerName):
-            if isinstance(stack, int) and (trainer := Trainer(name=name, stack=stack)).document == dict(document):
-                return trainer
-        raise ValueError(f"the trainer {dict(document)} is not known; expected such as {Trainer().document}")
+        known = {name: document[name] for name in ("name", "stack", "device") if name in document}
+        return recorded(Trainer, known, document)
 
     def check(self, architecture: Architecture) -> None:
         """Refuse networks that this trainer cannot train; nothing is allocated.
@@ -72,25 +83,34 @@ class Trainer:
         """Train every run from its start to its last checkpoint; checkpoints in the order of runs."""
         if self.name == "loop":
             return loop_trainer.train_chunk(runs, images)
-        return stacked_trainer.train_chunk(runs, images, self.stack)
+        check_device(self.device)
+        assert self.stack is not None, "settled before the first chunk"
+        return stacked_trainer.train_chunk(runs, images, self.stack, self.device)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SirenTrainer:
     """How the runs of a chunk of implicit networks are fitted."""
 
-    stack: int = 32
+    stack: int | None = None
     """Runs fitted at once, where they have one architecture; results agree to
-    rounding. On a CPU a few dozen are best, on a GPU thousands."""
+    rounding. If not given, 32 on a CPU; on a GPU as many as its memory holds,
+    which is tried once and recorded."""
+    device: Device = "cpu"
+    """cpu, or cuda with machine.gpus_per_task above 0."""
 
     def __post_init__(self) -> None:
-        if self.stack < 1:
-            raise ValueError(f"trainer: stack is {self.stack}; expected at least 1")
+        check_stack(self.stack)
+
+    @property
+    def settled(self) -> "SirenTrainer":
+        """With as many runs in a stack as are best on a CPU, where that is left open."""
+        return self if self.stack else replace(self, stack=SIRENS_ON_CPU)
 
     @property
     def document(self) -> dict[str, Any]:
         """What is recorded, as plain JSON values."""
-        return {"name": "siren", **CONSTANT, "stack": self.stack}
+        return {"name": "siren", **CONSTANT, "stack": self.stack, **device_document(self.device)}
 
     @staticmethod
     def of(document: Mapping[str, Any]) -> "SirenTrainer":
@@ -99,11 +119,45 @@ class SirenTrainer:
         Raises:
             ValueError: it is another one's.
         """
-        stack = document.get("stack")
-        if isinstance(stack, int) and stack > 0 and (trainer := SirenTrainer(stack=stack)).document == dict(document):
-            return trainer
-        raise ValueError(f"the trainer {dict(document)} is not known; expected such as {SirenTrainer().document}")
+        return recorded(
+            SirenTrainer, {name: document[name] for name in ("stack", "device") if name in document}, document
+        )
 
     def train(self, runs: Sequence[InrRun], images: Images) -> list[FittedNetwork]:
         """Fit every run; in the order of runs."""
-        return fit_runs(runs, images, self.stack)
+        check_device(self.device)
+        assert self.stack is not None, "settled before the first chunk"
+        return fit_runs(runs, images, self.stack, self.device)
+
+
+AnyTrainer = TypeVar("AnyTrainer", Trainer, SirenTrainer)
+
+
+def recorded(kind: type[AnyTrainer], settings: Mapping[str, Any], document: Mapping[str, Any]) -> AnyTrainer:
+    """The trainer of these settings, if its record is the one that was found."""
+    try:
+        if (trainer := kind(**settings)).document == dict(document):
+            return trainer
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"the trainer {dict(document)} is not known; expected such as {kind().document}")
+
+
+def check_stack(stack: int | None) -> None:
+    """Refuse stacks of nothing."""
+    if stack is not None and stack < 1:
+        raise ValueError(f"trainer: stack is {stack}; expected at least 1")
+
+
+def device_document(device: Device) -> dict[str, str]:
+    """What is recorded of a device: nothing of a CPU."""
+    return {} if device == "cpu" else {"device": device}
+
+
+def check_device(device: Device) -> None:
+    """Refuse a GPU that this process does not see."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "trainer: device is cuda, and this process sees no GPU; have Ray give one to each task, or a part of one "
+            "(machine.gpus_per_task), on machines with a GPU and a torch that was built for it"
+        )

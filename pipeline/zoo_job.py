@@ -23,9 +23,10 @@ from pipeline.inr_zoo import InrSpec, resolve_inr
 from pipeline.loop_trainer import Checkpoint
 from pipeline.progress import progress_bar
 from pipeline.siren_trainer import FittedNetwork
-from pipeline.trainers import SirenTrainer, Trainer
+from pipeline.stack_size import measured_stack
+from pipeline.trainers import SirenTrainer, Trainer, check_device
 from pipeline.zoo import ZooSpec, resolve
-from pipeline.zoo_store import Zoo, create_zoo, finished_chunks, sweep_zoo, write_chunk
+from pipeline.zoo_store import Zoo, create_zoo, finished_chunks, open_zoo, sweep_zoo, write_chunk
 from pipeline.zoo_summary import summary
 
 LOGGED_PACKAGES = ("numpy", "pyarrow", "scikit-learn", "torch")
@@ -45,9 +46,14 @@ def train_zoo(
         load: gives its images.
         plan: gives the cost of every chunk, in any unit; refuses what cannot be trained.
     """
+    if trainer.device == "cuda" and not machine.gpus_per_task:
+        raise ValueError(
+            "trainer: device is cuda, and machine.gpus_per_task is 0, so that tasks would see no GPU; set it to 1, or "
+            "to 0.25 for four tasks on each GPU"
+        )
     begun = (out / "zoo.json").exists()
     costs, images = (None, None) if begun else (plan(), load())  # what fails does so before the zoo is there
-    store = create_zoo(out, spec, trainer)
+    store = create_zoo(out, spec, settled(trainer, out, spec, images, machine))
     sweep_zoo(store)
     if len(finished_chunks(store)) == spec.num_chunks:
         print(f"Nothing to do: all {spec.num_chunks} chunks of {out} are trained.")
@@ -55,6 +61,33 @@ def train_zoo(
         train(store, missing_chunks(store, costs or plan()), images or load(), machine)
         sweep_zoo(store)
     print("\n".join(summary(store)))
+
+
+def settled(
+    trainer: Trainer | SirenTrainer, out: Path, spec: ZooSpec | InrSpec, images: Images | None, machine: Machine
+) -> Trainer | SirenTrainer:
+    """The trainer with its size of stacks, if that is left open: the recorded one, or what fits a GPU, or a constant.
+
+    Args:
+        images: None if the zoo was begun already.
+    """
+    if trainer.settled == trainer:
+        return trainer
+    if images is None:
+        recorded = open_zoo(out).trainer
+        return recorded if replace(recorded, stack=None) == trainer else trainer.settled
+    if trainer.device == "cpu":
+        return trainer.settled
+    with cluster(machine):
+        shared = (spec, trainer, images, machine.gpus_per_task)
+        [(_, stack)] = run_tasks(try_stacks, [spec.name], shared, machine, noun="trying stacks of zoo")
+    return replace(trainer, stack=stack)
+
+
+def try_stacks(_: str, spec: ZooSpec | InrSpec, trainer: Trainer | SirenTrainer, images: Images, share: float) -> int:
+    """Runs that fit into the memory of a GPU. This is the task."""
+    check_device(trainer.device)
+    return measured_stack(spec, trainer, images, share)
 
 
 def missing_chunks(store: Zoo, costs: Sequence[int]) -> list[int]:

@@ -81,7 +81,7 @@ def ray_head() -> Iterator[RayHead]:
             # Every cluster on a machine would take the same ports for these two.
             *(f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"),
             *("--min-worker-port=0", "--max-worker-port=0"),  # any free one
-            *("--num-cpus=2", "--num-gpus=0", "--object-store-memory=200000000", f"--temp-dir={folder}"),
+            *("--num-cpus=2", "--num-gpus=1", "--object-store-memory=200000000", f"--temp-dir={folder}"),
         ]
         log = Path(folder, "start.log")
         without_address = {name: text for name, text in head.environment.items() if name != "RAY_ADDRESS"}

@@ -146,3 +146,17 @@ def test_termination_is_an_interrupt_while_a_job_runs() -> None:
 
     with pytest.raises(KeyboardInterrupt), termination_interrupts():
         terminate()
+
+
+@pytest.mark.usefixtures("joined")
+def test_a_task_has_the_part_of_a_gpu_that_it_asked_for() -> None:
+    """The head says it has one, which Ray believes; half of it for each of two tasks, none where none is asked for."""
+
+    def gpus_of(item: int) -> list[int]:
+        import ray
+
+        return [int(gpu) for gpu in ray.get_gpu_ids()]
+
+    assert list(run_tasks(gpus_of, [0], (), Machine(), noun="item")) == [(0, [])]
+    halves = run_tasks(gpus_of, [0, 1], (), Machine(gpus_per_task=0.5), noun="item")
+    assert sorted(halves) == [(0, [0]), (1, [0])]

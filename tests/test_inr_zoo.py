@@ -53,7 +53,7 @@ def images() -> Images:
 
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory: pytest.TempPathFactory, images: Images) -> Zoo:
-    store = create_zoo(tmp_path_factory.mktemp("inr") / "zoo", TINY_INR, SirenTrainer())
+    store = create_zoo(tmp_path_factory.mktemp("inr") / "zoo", TINY_INR, SirenTrainer().settled)
     for index in range(TINY_INR.num_chunks):
         train_and_write(index, store, images)
     return store
@@ -137,7 +137,7 @@ def test_stacks_of_any_size_give_the_same_to_rounding(images: Images) -> None:
 
 
 def test_the_bytes_of_a_zoo_follow_from_its_specification(zoo: Zoo, images: Images, tmp_path: Path) -> None:
-    again = create_zoo(tmp_path / "zoo", parse_as(InrSpec, TINY_INR.document()), SirenTrainer())
+    again = create_zoo(tmp_path / "zoo", parse_as(InrSpec, TINY_INR.document()), SirenTrainer().settled)
     train_and_write(1, again, images)
     for name in ("values.npy", "rows.parquet", "correct.npy", "done.json"):
         assert (again.chunk_path(1) / name).read_bytes() == (zoo.chunk_path(1) / name).read_bytes()
@@ -146,7 +146,7 @@ def test_the_bytes_of_a_zoo_follow_from_its_specification(zoo: Zoo, images: Imag
 def test_one_that_diverges_is_a_row_without_values(images: Images, tmp_path: Path) -> None:
     rates = Distribution(each=(1e38, *[1e-2] * 27))
     spec = replace(TINY_INR, learning_rate=rates, width=Choice(choice=(8,)))
-    store = create_zoo(tmp_path / "zoo", spec, SirenTrainer())
+    store = create_zoo(tmp_path / "zoo", spec, SirenTrainer().settled)
     train_and_write(0, store, images)
     first, second, *_ = read_chunk(store, 0).rows.to_pylist()
     assert (first["status"], first["length"]) == ("diverged", 0)
@@ -212,7 +212,7 @@ def test_a_zoo_of_implicit_networks_is_drawn(zoo: Zoo, tmp_path: Path, capsys: p
     for picture, row in zip(rendered(zoo), rows_of(zoo)[::4], strict=True):
         assert row["fit"] == 0
         assert picture.shape == (8, 8, 1)
-    empty = create_zoo(tmp_path / "empty", TINY_INR, SirenTrainer())
+    empty = create_zoo(tmp_path / "empty", TINY_INR, SirenTrainer().settled)
     with pytest.raises(ValueError, match="empty: no network is fitted yet"):
         inspect(empty.path, tmp_path / "empty.png")
 

@@ -13,9 +13,18 @@ from torch import nn
 from pipeline.distributions import Choice, Distribution
 from pipeline.families import FamilySpec
 from pipeline.images import Images, load_images
-from pipeline.loop_trainer import Checkpoint, image_tensors, one_thread, train_chunk, train_run
+from pipeline.loop_trainer import (
+    Checkpoint,
+    ImageTensors,
+    flatten_parameters,
+    image_tensors,
+    one_thread,
+    start,
+    train_chunk,
+    train_run,
+)
 from pipeline.stacked_layers import stack, state_of
-from pipeline.stacked_trainer import stacks, train_stack
+from pipeline.stacked_trainer import optimizer, owners, stacks, step, train_stack
 from pipeline.stacked_trainer import train_chunk as train_stacked
 from pipeline.zoo import ModelSpec, expand
 from tiny_zoo import DECAY, TINY, tiny_spec
@@ -179,3 +188,27 @@ def test_a_vision_transformer_cannot_be_stacked() -> None:
     networks = [family.draw(TINY.images, lambda _: np.random.default_rng(0)).build()] * 2
     with pytest.raises(ValueError, match="positions is a parameter outside layers, which cannot be stacked"):
         stack(networks)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_step_on_another_device_meets_nothing_that_is_elsewhere(family: str) -> None:
+    """Torch's device without data stands for a GPU: sums and products of tensors on two devices are errors."""
+    spec = tiny_spec(
+        architecture=FAMILIES[family],
+        optimizer=Choice(choice=("sgd", "adam", "adamw", "rmsprop")),
+        weight_decay=DECAY,
+        dropout=Distribution(choice=(0.0,)),
+        num_runs=30,
+    )
+    runs = max(stacks(expand(spec), 30), key=len)
+    assert len({run.config.optimizer for run in runs}) > 1
+    network = stack([start(run) for run in runs]).to("meta")
+    weights, parameters = flatten_parameters(network)
+    update = optimizer(runs, weights, *owners(network, len(runs)))
+    images, labels = torch.empty(9, 1, 17, 17, device="meta"), torch.zeros(9, dtype=torch.int64)
+    here = ImageTensors(train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+    there = replace(here, train_labels=labels.to("meta"))
+    batch = torch.zeros(len(runs), 4, dtype=torch.int64)
+    step(network, parameters, update, batch.to("meta"), there)
+    with pytest.raises(RuntimeError, match="device"):
+        step(network, parameters, update, batch, here)
