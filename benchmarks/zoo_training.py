@@ -2,11 +2,11 @@
 
     python -m benchmarks.zoo_training [--quick]
 
-Five measurements: (1) runs of one architecture trained one after another and in stacks of K, on one thread; (2) what a
-task of Ray costs beside its work; (3) a process for each network, as users of one trial per network have it, against
-one process for several; (4) planning a specification of many runs; (5) finding the finished chunks of a zoo. What
-stands side by side runs in turn. Prints tables, and writes medians as JSON to benchmarks/results/, if quick only where
-``--out`` says.
+Six measurements: (1) runs of one architecture trained one after another and in stacks of K, on one thread; (2)
+implicit networks fitted with torch's own layers and optimizer, and in stacks; (3) what a task of Ray costs beside its
+work; (4) a process for each network, as users of one trial per network have it, against one process for several; (5)
+planning a specification of many runs; (6) finding the finished chunks of a zoo. What stands side by side runs in turn.
+Prints tables, and writes medians as JSON to benchmarks/results/, if quick only where ``--out`` says.
 """
 
 import argparse
@@ -19,71 +19,26 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from benchmarks.measuring import MB, Row, circumstances, in_child, interleaved, resident, show
+from benchmarks.zoo_runs import FAMILIES, matmul_rate, one, spec, step_flops
 from pipeline.cluster import Machine, cluster, run_tasks
-from pipeline.distributions import Choice, Distribution
-from pipeline.families import FamilySpec
+from pipeline.distributions import Distribution
 from pipeline.images import Images, ImageSpec, load_images
-from pipeline.trainers import Trainer
-from pipeline.zoo import Hyperparameters, ZooSpec, expand, plan
+from pipeline.inr_zoo import InrRun, InrSpec, resolve_inr
+from pipeline.siren import pixel_coordinates
+from pipeline.siren_trainer import decibels, started
+from pipeline.trainers import SirenTrainer, Trainer
+from pipeline.zoo import expand, plan
 from pipeline.zoo_store import create_zoo, finished_chunks
 
 STACKS = (1, 2, 4, 8, 16)
+SIRENS, SIREN_STEPS, SIREN_STACKS = 128, 20, (1, 8, 32, 128)
 RESULTS = Path(__file__).parent / "results"
-
-
-def one(value: object) -> Choice:
-    """A choice of one."""
-    return Choice(choice=(value,))
-
-
-FAMILIES = {
-    "small_cnn": FamilySpec(family="small_cnn", activation=one("relu")),
-    "varying_cnn": FamilySpec(
-        family="varying_cnn",
-        activation=one("relu"),
-        width=one(16),
-        depth=one(3),
-        kernel_size=one(3),
-        stride=one(2),
-        norm=one("batch"),
-        pooling=one("mean"),
-        num_linear=one(1),
-    ),
-    "mlp": FamilySpec(family="mlp", activation=one("relu"), width=one(32), depth=one(2), pool=one(2)),
-}
-
-
-def spec(family: str, **changes: int) -> ZooSpec:
-    """Runs of one architecture that differ in learning rates and seeds, on digits of 28x28 pixels."""
-    whole = ZooSpec(
-        name="benchmark",
-        images=ImageSpec(name="digits", size=28, num_train=1024, num_test=64),
-        architecture=FAMILIES[family],
-        hyperparameters=Hyperparameters(
-            optimizer=one("sgd"),
-            learning_rate=Distribution(log_uniform=(1e-3, 1e-2)),
-            momentum=Distribution(choice=(0.9,)),
-            l2=Distribution(choice=(1e-4,)),
-            dropout=Distribution(choice=(0.0,)),
-            initialisation=one("he"),
-            init_std=Distribution(choice=(0.1,)),
-            train_fraction=Distribution(choice=(1.0,)),
-        ),
-        num_runs=16,
-        seed=0,
-        epochs=4,
-        batch_size=128,
-        checkpoint_epochs=(4,),
-        runs_per_chunk=16,
-    )
-    return replace(whole, **changes)
 
 
 def main() -> None:
@@ -97,6 +52,7 @@ def main() -> None:
     print(f"{result['processor']}, {result['cores']} cores, load {result['load']}, torch {result['torch']}")
     for name, title, measured in (
         ("stacks", "Training: images a second on one thread", partial(in_child, partial(stacks, rounds, epochs))),
+        ("sirens", "Implicit networks: steps of all networks a second", partial(in_child, partial(sirens, rounds))),
         ("tasks", "A task of Ray", partial(tasks, 20 if arguments.quick else 500)),
         ("processes", "A process for each network", partial(processes, rounds)),
         ("planning", f"Planning {planned:,} runs", partial(in_child, partial(planning, planned))),
@@ -116,17 +72,70 @@ def stacks(rounds: int, epochs: int) -> list[Row]:
     rows: list[Row] = []
     for family in FAMILIES:
         zoo = spec(family, epochs=epochs)
-        zoo = replace(zoo, checkpoint_epochs=(epochs,))
         images, runs = load_images(zoo.images), expand(zoo)
         trainers = {"loop": Trainer(), **{f"stacks of {size}": Trainer(name="stacked", stack=size) for size in STACKS}}
         steps: list[Callable[[], object]] = [partial(each.train, runs, images) for each in trainers.values()]
         seconds = dict(zip(trainers, interleaved(steps, rounds), strict=True))
-        trained = sum(run.num_steps * run.config.batch_size for run in runs)
+        steps_of_all = sum(run.num_steps for run in runs)
+        flops, rate = step_flops(runs[0], images), matmul_rate("cpu")
         for name, times in seconds.items():
             ratios = [loop / own for loop, own in zip(seconds["loop"], times, strict=True)]
-            row: Row = {"family": family, "trainer": name, "images/s": round(trained / statistics.median(times))}
-            rows.append(row | {"times the loop": round(statistics.median(ratios), 2)})
+            steps_a_second = steps_of_all / statistics.median(times)
+            rows.append(
+                {
+                    "family": family,
+                    "trainer": name,
+                    "images/s": round(steps_a_second * zoo.batch_size),
+                    "times the loop": round(statistics.median(ratios), 2),
+                    "of matmul": f"{steps_a_second * flops / rate:.0%}",
+                }
+            )
     return rows
+
+
+def sirens(rounds: int) -> list[Row]:
+    """Steps on images of 28x28 pixels: each network by itself in plain PyTorch, and stacks of K."""
+    zoo = InrSpec(
+        name="benchmark",
+        images=ImageSpec(name="digits", size=28, num_train=SIRENS, num_test=1),
+        width=one(32),
+        depth=one(2),
+        omega=one(30.0),
+        initialisation=one("independent"),
+        learning_rate=Distribution(choice=(1e-3,)),
+        psnr=Distribution(choice=(300.0,)),
+        most_steps=SIREN_STEPS,
+        seed=0,
+        runs_per_chunk=SIRENS,
+    )
+    images, runs = load_images(zoo.images), [resolve_inr(zoo, index) for index in range(SIRENS)]
+    ways: dict[str, Callable[[], object]] = {"torch, one by one": partial(fitted_by_torch, runs, images)}
+    ways |= {f"stacks of {size}": partial(SirenTrainer(stack=size).train, runs, images) for size in SIREN_STACKS}
+    seconds = dict(zip(ways, interleaved(list(ways.values()), rounds), strict=True))
+    first = seconds["torch, one by one"]
+    return [
+        {
+            "way": way,
+            "steps/s": round(SIRENS * SIREN_STEPS / statistics.median(times)),
+            "times torch": round(statistics.median(one / own for one, own in zip(first, times, strict=True)), 2),
+        }
+        for way, times in seconds.items()
+    ]
+
+
+def fitted_by_torch(runs: list[InrRun], images: Images) -> None:
+    """What `pipeline.siren_trainer` does, as one would write it for one network."""
+    coordinates = pixel_coordinates(28, 28)
+    for run in runs:
+        network, image = started(run), torch.tensor(images.train_images[run.image]).reshape(-1, 1)
+        stepper = torch.optim.Adam(network.parameters(), lr=run.config.learning_rate)
+        for _ in range(SIREN_STEPS):
+            stepper.zero_grad()
+            error = (network(coordinates) - image).square().mean()
+            if decibels(error.detach()) >= run.config.psnr:
+                break
+            error.backward()
+            stepper.step()
 
 
 def nothing(item: int, images: Images) -> int:
@@ -173,7 +182,7 @@ def ratio_to_last(seconds: dict[str, list[float]], way: str) -> float:
 def trained_apart(groups: list[list[int]]) -> None:
     """Train the runs of each group in a process of its own, one process after another."""
     code = (
-        "import sys; from benchmarks.zoo_training import spec; from pipeline.zoo import resolve; "
+        "import sys; from benchmarks.zoo_runs import spec; from pipeline.zoo import resolve; "
         "from pipeline.images import load_images; from pipeline.trainers import Trainer; zoo = spec('small_cnn'); "
         "Trainer().train([resolve(zoo, int(number)) for number in sys.argv[1:]], load_images(zoo.images))"
     )
