@@ -9,9 +9,8 @@ mixes networks: one is fitted alike alone and among any others, to rounding.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Literal
 
 import numpy as np
@@ -23,6 +22,7 @@ from pipeline.images import Images
 from pipeline.inr_zoo import InrRun
 from pipeline.loop_trainer import one_thread, torch_generator
 from pipeline.siren import Siren, initialise_siren, pixel_coordinates
+from pipeline.stacked_layers import in_stacks
 
 PEAK = 2.0
 """From black to white: pixels lie in [-1, 1]."""
@@ -66,20 +66,9 @@ class Fit:
 def fit_runs(runs: Sequence[InrRun], images: Images, size: int, device: str = "cpu") -> list[FittedNetwork]:
     """Fit every run, at most ``size`` at once."""
     with one_thread():
-        found = [network for some in stacks(runs, size) for network in fit_stack(some, images, device)]
+        stacks = in_stacks(runs, size, lambda run: run.architecture.document())
+        found = [network for some in stacks for network in fit_stack(some, images, device)]
     return sorted(found, key=lambda network: network.run.run_index)
-
-
-def stacks(runs: Sequence[InrRun], size: int) -> Iterator[list[InrRun]]:
-    """Runs that can be fitted together: of one architecture."""
-
-    def kind(run: InrRun) -> str:
-        return run.architecture.document()
-
-    for _, group in groupby(sorted(runs, key=kind), key=kind):
-        alike = list(group)
-        for first in range(0, len(alike), size):
-            yield alike[first : first + size]
 
 
 def fit_stack(runs: Sequence[InrRun], images: Images, device: str) -> list[FittedNetwork]:
@@ -100,18 +89,26 @@ def fit_stack(runs: Sequence[InrRun], images: Images, device: str) -> list[Fitte
     )
     labels = of_each(images.train_labels, images.test_labels).tolist()
     return [
-        FittedNetwork(
-            run=run,
-            image_class=label,
-            status="ok" if math.isfinite(psnr) else "diverged",
-            step=steps,
-            psnr=psnr if math.isfinite(psnr) else math.nan,
-            values=values.numpy() if math.isfinite(psnr) else np.zeros(0, np.float32),
-        )
-        for run, label, psnr, steps, values in zip(
-            runs, labels, fit.psnr.tolist(), fit.steps.tolist(), fit.values.cpu(), strict=True
+        fitted(run, *of_run)
+        for run, *of_run in zip(
+            runs, labels, fit.psnr.tolist(), fit.steps.tolist(), fit.values.cpu().numpy(), strict=True
         )
     ]
+
+
+def fitted(
+    run: InrRun, image_class: int, psnr: float, step: int, values: Float32[np.ndarray, " num_values"]
+) -> FittedNetwork:
+    """A run at its end; a PSNR that is infinite is that of a network which is its image exactly."""
+    ok = psnr > -math.inf  # not where it is NaN
+    return FittedNetwork(
+        run=run,
+        image_class=image_class,
+        status="ok" if ok else "diverged",
+        step=step,
+        psnr=psnr if ok else math.nan,
+        values=values if ok else values[:0],
+    )
 
 
 def started(run: InrRun) -> Siren:

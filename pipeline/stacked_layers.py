@@ -13,7 +13,9 @@ the others be.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +23,17 @@ from torch.nn import functional
 
 from pipeline.network_parts import Dropout
 
+Run = TypeVar("Run")
 CHANNELWISE = (nn.ReLU, nn.Tanh, nn.GELU, nn.SiLU, nn.Sigmoid, nn.LeakyReLU, nn.Identity)
 """Layers that are the same for one network and for many."""
+
+
+def in_stacks(runs: Iterable[Run], size: int, kind: Callable[[Run], Any]) -> Iterator[list[Run]]:
+    """Runs of one kind together, at most ``size``; kinds in their order, runs of a kind as they come."""
+    for _, group in groupby(sorted(runs, key=kind), key=kind):
+        alike = list(group)
+        for first in range(0, len(alike), size):
+            yield alike[first : first + size]
 
 
 class StackedConv(nn.Module):

@@ -11,7 +11,6 @@ agree with those of the loop to rounding, which a rectifier may magnify (tests/t
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
 
 import numpy as np
 import torch
@@ -31,7 +30,7 @@ from pipeline.loop_trainer import (
     start,
     values_of,
 )
-from pipeline.stacked_layers import StackedConv, StackedLinear, stack, state_of
+from pipeline.stacked_layers import StackedConv, StackedLinear, in_stacks, stack, state_of
 from pipeline.zoo import ModelSpec
 
 
@@ -46,14 +45,7 @@ def train_chunk(runs: Sequence[ModelSpec], images: Images, size: int, device: st
 
 def stacks(runs: Sequence[ModelSpec], size: int) -> Iterator[list[ModelSpec]]:
     """Runs that can be trained together: of one architecture, with as many steps."""
-
-    def kind(run: ModelSpec) -> tuple[str, int]:
-        return run.architecture.document(), run.num_train
-
-    for _, group in groupby(sorted(runs, key=kind), key=kind):
-        alike = list(group)
-        for first in range(0, len(alike), size):
-            yield alike[first : first + size]
+    return in_stacks(runs, size, lambda run: (run.architecture.document(), run.num_train))
 
 
 def train_stack(runs: Sequence[ModelSpec], tensors: ImageTensors) -> list[Checkpoint]:
