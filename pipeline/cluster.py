@@ -27,6 +27,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 NOUNS = {"CPU": "processors", "GPU": "GPUs"}
+OOM_RETRIES = "15"
 OBJECT_STORE_BYTES = 256 * 2**20
 SECONDS_TO_ANSWER = 10
 
@@ -42,7 +43,8 @@ class Machine:
     tasks_in_flight: int = 256
     """Tasks handed to Ray at a time. More than the cluster has processors, so that a cluster that can grow does."""
     retries: int = 3
-    """How often a task is tried again when its process or machine is lost; its own errors are not retried."""
+    """How often a task is tried again when its process or machine is lost; its own errors are not retried. A task that
+    Ray ends for want of memory, before the machine has none left, is tried 15 times more (none if this is 0)."""
 
     def __post_init__(self) -> None:
         for name, least in (("cpus_per_task", 1), ("tasks_in_flight", 1), ("retries", 0)):
@@ -68,6 +70,7 @@ def cluster(machine: Machine = Machine()) -> Iterator[None]:
     address = os.environ.get("RAY_ADDRESS")
     if not address:
         protect()
+    os.environ.setdefault("RAY_task_oom_retries", OOM_RETRIES)  # Ray's own is without end
     import ray
 
     if ray.is_initialized():  # the caller's connection stays the caller's
@@ -174,11 +177,12 @@ def run_tasks(
         noun: what an item is called in an error.
 
     Raises:
-        ValueError: a task found bad input, or could not read or write (the disk is full, say), naming the item.
+        ValueError: a task found bad input, or could not read or write (the disk is full, say), or its process or
+            machine was lost more often than it is tried again; naming the item.
         RuntimeError: a task failed in another way, naming the item.
     """
     import ray
-    from ray.exceptions import RayError
+    from ray.exceptions import RayError, RayTaskError
 
     options = {
         "num_cpus": machine.cpus_per_task,
@@ -196,10 +200,17 @@ def run_tasks(
         try:
             result = ray.get(finished)
         except RayError as error:
-            cause = getattr(error, "cause", None) or error
-            kind = ValueError if isinstance(cause, ValueError | OSError) else RuntimeError
+            cause = error.cause if isinstance(error, RayTaskError) else error  # else its process or machine was lost
+            kind = ValueError if isinstance(cause, ValueError | OSError | RayError) else RuntimeError
+            what = first_sentence(error) if cause is error else str(cause)
             raise kind(
-                f"{noun} {item} failed: {type(cause).__name__}: {cause}. What is finished is kept; "
+                f"{noun} {item} failed: {type(cause).__name__}: {what}. What is finished is kept; "
                 "when the cause is mended, the same command goes on from there"
             ) from error
         yield item, result
+
+
+def first_sentence(error: Exception) -> str:
+    """What Ray says first of a process or machine that was lost; a page of advice follows."""
+    line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return line.partition(". ")[0].strip().rstrip(".")

@@ -30,8 +30,9 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
             _write(aside / name, content)
         synchronise(aside)
         aside.rename(path)
-    except OSError:
+    except OSError as error:
         if not path.is_dir():
+            error.filename = error.filename or str(path)  # that of a full disk names no file
             raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -41,11 +42,12 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
 def write_file(path: Path, content: bytes) -> None:
     """Write a file, or replace one: a reader sees the old content or the new."""
     aside = aside_path(path)
-    _write(aside, content)
     try:
+        _write(aside, content)
         aside.replace(path)
-    except OSError:  # a folder is there, say
-        aside.unlink()
+    except OSError as error:  # the disk is full, or a folder is there, say
+        aside.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)
         raise
     synchronise(path.parent)
 

@@ -5,14 +5,17 @@ bytes.
     python tests/campaign_zoo.py --faults 3 --seed 7 --out /tmp/faults.md
 
 Each trial trains the same small zoo into a new folder, and at a random moment takes a node away (its machine is gone),
-kills a worker process (out of memory, say), or kills the driver; then it runs the same command until it ends well. The
-zoo must hold what an undisturbed one holds, byte for byte, and nothing beside it.
+kills a worker process (out of memory, say), kills the driver, or lets a small disk run full, where a user may mount one
+(`unshare -Urm`); then it runs the same command until it ends well. The zoo must hold what an undisturbed one holds,
+byte for byte, and nothing beside it.
 """
 
 import argparse
 import os
 import random
+import re
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
+from fault_clusters import add_node, content, nodes, task_processes, wait_for_a_task
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "campaigns" / "zoo-faults.md"
@@ -36,6 +39,19 @@ LATEST = 5.0
 """Seconds after the first task began, after which no fault comes: all tasks take a little longer."""
 TRIES = 4
 """Of the command, until it ends well."""
+MOUNT = ["unshare", "-Urm", "bash", "-c"]
+"""Runs a script in which a user may mount; what it mounts only the script's own processes see."""
+FULL_DISK = """
+mount -t tmpfs -o size="$1" tmpfs "$2" || exit 9
+"${@:4}" "$2/zoo" && exit 8
+cp -r "$2/zoo" "$3.full"
+mount -o remount,size=1g "$2"
+"${@:4}" "$2/zoo"
+code=$?
+cp -r "$2/zoo" "$3"
+exit $code
+"""
+"""Its arguments: bytes of the disk, where it is mounted, where the zoo is copied to, and the command."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +60,7 @@ class Trial:
 
     fault: str
     after: float
-    """Seconds after the first task began."""
+    """Seconds after the first task began; of a full disk 0."""
     finished: int
     """Chunks that were there at that moment."""
     starts: int
@@ -72,6 +88,7 @@ def main() -> None:
     os.environ.pop("RAY_ADDRESS", None)
     rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        os.environ["RAY_TMPDIR"] = folder
         trials = run_trials(Path(folder), arguments.faults, rng)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(page(trials, arguments.seed), encoding="utf-8")
@@ -82,31 +99,33 @@ def main() -> None:
 
 def run_trials(folder: Path, count: int, rng: random.Random) -> list[Trial]:
     """An undisturbed zoo, then one for each fault, on one cluster whose nodes come and go."""
-    from ray.cluster_utils import Cluster
-
-    head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 100_000_000}
-    cluster: Any = Cluster(initialize_head=True, head_node_args=head)
-    try:
-        nodes = [add_node(cluster) for _ in range(2)]
+    faults = ["a node is lost", "a worker is killed", "the driver is killed"]
+    if can_mount(folder):
+        faults.append("the disk is full")
+    with nodes(2) as (cluster, others):
         environment = {**os.environ, "RAY_ADDRESS": cluster.address}
         assert drive(folder / "undisturbed", environment).wait() == 0, "an undisturbed zoo does not train"
         expected = content(folder / "undisturbed")
         trials: list[Trial] = []
         for number in range(count):
-            fault = rng.choice(["a node is lost", "a worker is killed", "the driver is killed"])
-            trial = disturbed(folder / str(number), fault, rng, cluster, nodes, environment, expected)
+            fault = rng.choice(faults)
+            if fault == "the disk is full":
+                trial = without_room(folder / str(number), rng, expected)
+            else:
+                trial = disturbed(folder / str(number), fault, rng, cluster, others, environment, expected)
             print(
                 f"{number + 1:>3}  {trial.fault:<20}  after {trial.after:4.1f} s  {trial.problem or 'the same bytes'}"
             )
             trials.append(trial)
         return trials
-    finally:
-        cluster.shutdown()
 
 
-def add_node(cluster: Any) -> Any:
-    """One more machine of one processor."""
-    return cluster.add_node(num_cpus=1, object_store_memory=100_000_000)
+def can_mount(folder: Path) -> bool:
+    """Whether this user may mount a disk of memory, in a namespace of its own."""
+    mount = [*MOUNT, 'mount -t tmpfs tmpfs "$0"', str(folder)]
+    return (
+        shutil.which("unshare") is not None and subprocess.run(mount, check=False, capture_output=True).returncode == 0
+    )
 
 
 def drive(out: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -147,44 +166,41 @@ def disturbed(
     while driver.wait() != 0 and starts < TRIES:
         driver = drive(out, environment)
         starts += 1
-    trained = sum(len(path.read_text().splitlines()) for path in (out / "log").glob("*.jsonl"))
     return Trial(
         fault=fault,
         after=after,
         finished=finished,
         starts=starts,
-        chunks_trained=trained,
+        chunks_trained=num_trained(out),
         problem=problem(driver.returncode, content(out), expected),
     )
 
 
-def wait_for_a_task(driver: subprocess.Popen[bytes]) -> None:
-    """Return when a task is at work, or the driver has ended. Processes are asked for: Ray tells nobody."""
-    while not task_processes():
-        with suppress(subprocess.TimeoutExpired):
-            driver.wait(timeout=0.02)
-            return
+def without_room(out: Path, rng: random.Random, expected: dict[str, bytes]) -> Trial:
+    """Train a zoo on a disk of its own that has room for a part of it, and after that for all of it. The mount is seen
+    by its own processes only, so the job starts a cluster of its own."""
+    disk = out.with_suffix(".disk")
+    disk.mkdir()
+    size = round(rng.uniform(0.1, 0.9) * sum(map(len, expected.values())))
+    environment = {name: text for name, text in os.environ.items() if name != "RAY_ADDRESS"}
+    script = [*MOUNT, FULL_DISK, "bash", str(size), str(disk), str(out), *COMMAND]
+    code = subprocess.run(script, cwd=ROOT, env=environment, check=False, capture_output=True).returncode
+    full = content(out.with_suffix(".full"))
+    chunks = {name for name in full if re.match(r"chunks/\d+/", name)}
+    halves = sorted(name for name in chunks if full[name] != expected[name])
+    return Trial(
+        fault="the disk is full",
+        after=0.0,
+        finished=len({name.split("/")[1] for name in chunks}),
+        starts=2,
+        chunks_trained=num_trained(out),
+        problem=f"chunks of a full disk: {halves[:3]}" if halves else problem(code, content(out), expected),
+    )
 
 
-def task_processes() -> list[psutil.Process]:
-    """The processes of this cluster, children of ours, that are at a task of the job."""
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if "ray::train_and_write" in " ".join(cmdline(child))]
-
-
-def cmdline(process: psutil.Process) -> list[str]:
-    """What a process is called; nothing if it has ended."""
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    """Every file of a zoo but its log, which is outside the format."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    names = {path.relative_to(folder).as_posix(): path for path in files}
-    return {name: path.read_bytes() for name, path in names.items() if not name.startswith("log/")}
+def num_trained(out: Path) -> int:
+    """How many chunks were trained in all, by the log."""
+    return sum(len(path.read_text().splitlines()) for path in (out / "log").glob("*.jsonl"))
 
 
 def problem(code: int, found: dict[str, bytes], expected: dict[str, bytes]) -> str:
@@ -204,7 +220,7 @@ def page(trials: list[Trial], seed: int) -> str:
         "# Faults while a zoo trains\n",
         f"Written by `make campaign` (seed {seed}): {len(trials)} faults, {bad} with a problem. A cluster of a head",
         "and two nodes on one machine trains 48 networks in 12 chunks. A node that is lost is replaced by a new one; a",
-        "job that ends badly is started again.\n",
+        "job that ends badly is started again. A disk that is full has more room then.\n",
         "| fault | after, s | chunks there | starts of the job | chunks trained in all | the zoo afterwards |",
         "|---|---|---|---|---|---|",
     ]

@@ -67,6 +67,15 @@ def test_a_task_whose_process_is_lost_is_tried_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("joined")
+def test_a_task_whose_process_is_lost_too_often_is_named_in_one_line() -> None:
+    tasks = run_tasks(lambda item: os._exit(item), [3], (), Machine(retries=0), noun="part")
+    with pytest.raises(
+        ValueError, match=r"part 3 failed: WorkerCrashedError: The worker died .* this task. What is fin"
+    ):
+        list(tasks)
+
+
+@pytest.mark.usefixtures("joined")
 def test_nothing_to_do_is_done_at_once() -> None:
     assert list(run_tasks(lambda item: item, [], (), Machine(), noun="item")) == []
 
