@@ -50,7 +50,7 @@ class Machine:
         for name, least in (("cpus_per_task", 1), ("tasks_in_flight", 1), ("retries", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"machine: {name} is {getattr(self, name)}; expected at least {least}")
-        if self.gpus_per_task < 0 or (self.gpus_per_task > 1 and self.gpus_per_task % 1):
+        if not (0 <= self.gpus_per_task <= 1 or self.gpus_per_task % 1 == 0 < self.gpus_per_task):  # NaN is neither
             raise ValueError(
                 f"machine: gpus_per_task is {self.gpus_per_task}; expected a fraction up to 1, or a whole number"
             )
@@ -81,7 +81,10 @@ def cluster(machine: Machine = Machine()) -> Iterator[None]:
     with ExitStack() as stack:
         if address:
             check_answers(address)
-            ray.init(address=address, **quiet)
+            try:
+                ray.init(address=address, **quiet)
+            except (ValueError, ConnectionError) as error:
+                raise ValueError(f"RAY_ADDRESS is {address}: {error}; correct or unset it") from error
             stack.callback(ray.shutdown)
             say_if_tasks_wait(machine)
         else:

@@ -146,7 +146,7 @@ def _values_for_switches(switches: Sequence[str], arguments: Sequence[str]) -> l
     flags = {f"--{name}": f"--{name}" for name in switches} | {
         f"--{name.replace('_', '-')}": f"--{name}" for name in switches
     }
-    pairs = zip(arguments, [*arguments[1:], "--"], strict=True)
+    pairs = zip(arguments, [*arguments, "--"][1:], strict=True)
     named = [(flags.get(this, this), following) for this, following in pairs]
     return [f"{this}=true" if this in flags and following.startswith("-") else this for this, following in named]
 

@@ -78,7 +78,7 @@ class VaryingCNN(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        check_kernel("varying_cnn", kernel_size, halved(input_shape[1:], depth - 1, stride))
+        check_kernel("varying_cnn", kernel_size, stride, halved(input_shape[1:], depth - 1, stride))
         widths = [input_shape[0], *[width] * depth]
         self.blocks = nn.Sequential(
             *(
@@ -111,7 +111,7 @@ class CNN1d(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        check_kernel("cnn1d", kernel_size, halved([prod(input_shape[1:])], depth - 1, stride))
+        check_kernel("cnn1d", kernel_size, stride, halved([prod(input_shape[1:])], depth - 1, stride))
         widths = [input_shape[0], *[width] * depth]
         self.blocks = nn.Sequential(
             *(
@@ -133,11 +133,13 @@ def halved(extents: Sequence[int], times: int, stride: int) -> list[int]:
     return list(extents)
 
 
-def check_kernel(family: str, kernel_size: int, extents: Sequence[int]) -> None:
+def check_kernel(family: str, kernel_size: int, stride: int, extents: Sequence[int]) -> None:
     """Refuse kernels with an even size, and those with taps that meet nothing but padding in the last convolution."""
     if kernel_size % 2 == 0:
         raise ValueError(f"{family}: kernel_size is {kernel_size}; expected an odd number")
-    if min(extents) <= kernel_size // 2:
+    padding = kernel_size // 2
+    last_start = (-(-min(extents) // stride) - 1) * stride - padding  # where the first tap stands at the last position
+    if min(extents) <= padding or last_start < 0:
         raise ValueError(
             f"{family}: its last convolution sees a map of {'x'.join(map(str, extents))}, on which a kernel of "
             f"{kernel_size} meets nothing but padding at its rim; take fewer layers, a smaller kernel or stride"

@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.images import Images
 from pipeline.inr_zoo import InrSpec, resolve_inr
 from pipeline.trainers import SirenTrainer
-from pipeline.zoo_estimate import BYTES_PER_ROW, drawn_rows, duration, row
+from pipeline.zoo_estimate import BYTES_PER_ROW, chunks_of, drawn_rows, duration, row
 
 SAMPLED = 32
 """Runs, evenly spaced, that are fitted to their end."""
@@ -60,7 +60,7 @@ def dry_run_lines(spec: InrSpec, found: InrEstimate) -> Iterator[str]:
     small, large = found.num_values
     yield f"Zoo {spec.name!r}, a dry run: nothing is written"
     yield row("images", f"{spec.images.name}, {'x'.join(map(str, spec.images.shape))}, {spec.num_images:,} in all")
-    yield row("runs", f"{spec.num_runs:,} in {spec.num_chunks:,} chunks of {spec.runs_per_chunk}")
+    yield row("runs", f"{spec.num_runs:,} in {chunks_of(spec.num_chunks)} of {spec.runs_per_chunk}")
     yield row("", f"{spec.fits_per_image} for each image, at most {spec.most_steps:,} steps")
     yield row(
         "networks", f"siren, {small:,} values each" if small == large else f"siren, {small:,} to {large:,} values"

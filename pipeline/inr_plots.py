@@ -47,7 +47,7 @@ def draw(zoo: Zoo, rows: pa.Table) -> Any:
     draw_images(panels[0], zoo)
     steps = rows["step"].to_numpy().astype(np.float64)
     draw_histogram(panels[1], "quality", "PSNR in dB", rows["psnr"].to_numpy())
-    draw_histogram(panels[2], "cost", "steps", steps)
+    draw_histogram(panels[2], "cost", "steps", steps, whole=True)
     draw_settings(panels[3:], zoo, settings, steps, (0.0, 1.05 * float(steps.max())))
     return figure
 
@@ -84,9 +84,12 @@ def rendered(zoo: Zoo) -> list[Float32[np.ndarray, "height width channels"]]:
     return list(found.values())
 
 
-def draw_histogram(panel: Any, title: str, label: str, numbers: np.ndarray) -> None:
-    """How often a number occurs."""
-    panel.hist(numbers, bins=min(BARS, len(np.unique(numbers))), color=BLUE)
+def draw_histogram(panel: Any, title: str, label: str, numbers: np.ndarray, *, whole: bool = False) -> None:
+    """How often a number occurs; bars of whole numbers are equally wide."""
+    first, beyond = numbers.min(), numbers.max() + 1
+    width = max(int(np.ceil((beyond - first) / BARS)), 1)
+    bins = np.arange(first, beyond + width, width) - 0.5 if whole else BARS
+    panel.hist(numbers, bins=bins, color=BLUE)
     panel.set_title(title, fontsize=10, color=INK)
     panel.set_xlabel(label, fontsize=8, color=INK)
     panel.set_ylabel("runs", fontsize=8, color=INK)

@@ -13,6 +13,7 @@ As in `pipeline.zoo`, each random decision of a run has a stream of its own, fro
 shared starts are drawn without the run index: what is shared is the same for every image.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -64,12 +65,14 @@ class InrSpec:
         for name in ("most_steps", "runs_per_chunk", "fits_per_image"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if not self.name:
+            raise ValueError("name is empty; expected what the zoo is called")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed is {self.seed}; expected 0 to 2^32 - 1")
         for name in ("width", "depth", "omega", "initialisation"):
             choice: Choice[Any] = getattr(self, name)
             choice.check(name)
-            if any(not isinstance(value, str) and value <= 0 for value in choice.values):
+            if not all(isinstance(value, str) or 0 < value < math.inf for value in choice.values):
                 raise ValueError(f"{name} is one of {list(choice.values)}; expected positive numbers")
         self.learning_rate.check("learning_rate", above=0.0)
         self.psnr.check("psnr", above=0.0)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Float64
 
 from pipeline.dataset_manifest import MANIFEST
 from pipeline.graph_store import GraphDataset, open_graphs
@@ -61,12 +62,14 @@ def dataset_lines(dataset: GraphDataset) -> Iterator[str]:
     made_of = dataset.made_of
     yield f"  made from    {', '.join(made_of.get('zoos', {}))}; seed {made_of.get('seed')}"
     yield f"  digest       {dataset.files.manifest.digest}"
-    yield ""
-    yield f"  test accuracy  {'  '.join(f'{quantile:>6.0%}' for quantile in QUANTILES)}"
-    for split in side_counts(dataset.table["split"]):
-        accuracy = dataset.split(split).table["test_accuracy"].to_numpy()
-        if len(known := accuracy[np.isfinite(accuracy)]):
-            yield f"    {split:<12} {'  '.join(f'{number:6.3f}' for number in np.quantile(known, QUANTILES))}"
+    for column, label in (("test_accuracy", "test accuracy"), ("psnr", "PSNR in dB")):
+        if column in dataset.table.column_names and np.isfinite(numbers_of(dataset, column)).any():
+            yield ""
+            yield f"  {label:<14} {'  '.join(f'{quantile:>6.0%}' for quantile in QUANTILES)}"
+            for split in side_counts(dataset.table["split"]):
+                numbers = numbers_of(dataset.split(split), column)
+                if len(known := numbers[np.isfinite(numbers)]):
+                    yield f"    {split:<12} {'  '.join(f'{number:6.3f}' for number in np.quantile(known, QUANTILES))}"
     yield ""
     counts = dataset.table["template"].value_counts().to_pylist()
     yield f"  templates    {len(counts)}"
@@ -80,6 +83,11 @@ def dataset_lines(dataset: GraphDataset) -> Iterator[str]:
         yield f"    and {len(counts) - SHOWN_TEMPLATES:,} with fewer graphs"
     yield ""
     yield from row_lines(dataset.table)
+
+
+def numbers_of(dataset: GraphDataset, column: str) -> Float64[np.ndarray, " num_graphs"]:
+    """A column, NaN where it is null."""
+    return dataset.table[column].to_numpy(zero_copy_only=False)
 
 
 def size_lines(dataset: GraphDataset) -> Iterator[str]:

@@ -52,7 +52,7 @@ def measured_stack(
     peak: Peak = gpu_peak,
     memory: Callable[[], int] = gpu_memory,
 ) -> int:
-    """Runs of a zoo that fit into the memory of a GPU, of which this process has a ``share``.
+    """Runs of a zoo that fit into the memory of a GPU, of which this process has a ``share``; of several it uses one.
 
     Raises:
         ValueError: not even one does.
@@ -72,7 +72,7 @@ def measured_stack(
     return fitting_stack(
         one=peaks[largest],
         some=used([tried[largest]] * PROBED),
-        budget=int(memory() * share * USABLE),
+        budget=int(memory() * min(share, 1.0) * USABLE),
         most=spec.runs_per_chunk,
     )
 

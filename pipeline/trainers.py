@@ -5,8 +5,9 @@ Writes  nothing
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 
@@ -21,6 +22,7 @@ from pipeline.zoo import ModelSpec
 
 TrainerName = Literal["loop", "stacked"]
 Device = Literal["cpu", "cuda"]
+LARGEST_STACK = 2**20
 STACKED_ON_CPU, SIRENS_ON_CPU = 2, 32
 """Runs in a stack, measured (benchmarks/zoo_training.py)."""
 CONSTANT = {"threads": 1, "dtype": "float32"}
@@ -45,8 +47,11 @@ class Trainer:
 
     def __post_init__(self) -> None:
         check_stack(self.stack)
-        if self.name == "loop" and self.device != "cpu":
-            raise ValueError(f"trainer: device is {self.device}; the loop trains on cpu, stacked on either")
+        if self.name == "loop" and (self.device != "cpu" or self.stack is not None):
+            raise ValueError(
+                f"trainer: the loop trains on cpu, one run after another; found device {self.device} and stack "
+                f"{self.stack}, which are for stacked"
+            )
 
     @property
     def settled(self) -> "Trainer":
@@ -73,11 +78,23 @@ class Trainer:
         """Refuse networks that this trainer cannot train; nothing is allocated.
 
         Raises:
-            ValueError: they have a layer, or a parameter outside layers, that cannot be stacked.
+            ValueError: they have a layer, or a parameter outside layers, that cannot be stacked, or read another axis
+                than that of channels.
         """
-        if self.name == "stacked":
-            with torch.device("meta"):
-                stack([architecture.build()])
+        if self.name == "loop":
+            return
+        channels, *extents = architecture.arguments["input_shape"]
+        with torch.device("meta"):
+            network, images = stack([architecture.build()] * 2), torch.empty(3, 2 * channels, *extents)
+            try:
+                stackable = network(images).shape == (3, 2 * architecture.arguments["num_classes"])
+            except RuntimeError:
+                stackable = False
+        if not stackable:
+            raise ValueError(
+                f"{architecture.family}: its layers read another axis than that of channels, so that networks cannot "
+                "be stacked; train with the loop (trainer.name)"
+            )
 
     def train(self, runs: Sequence[ModelSpec], images: Images) -> list[Checkpoint]:
         """Train every run from its start to its last checkpoint; checkpoints in the order of runs."""
@@ -135,18 +152,18 @@ AnyTrainer = TypeVar("AnyTrainer", Trainer, SirenTrainer)
 
 def recorded(kind: type[AnyTrainer], settings: Mapping[str, Any], document: Mapping[str, Any]) -> AnyTrainer:
     """The trainer of these settings, if its record is the one that was found."""
-    try:
-        if (trainer := kind(**settings)).document == dict(document):
-            return trainer
-    except (TypeError, ValueError):
-        pass
+    known = {"name": get_args(TrainerName), "device": get_args(Device), "stack": range(1, LARGEST_STACK + 1)}
+    if all(value in known[name] for name, value in settings.items()):
+        with suppress(ValueError):
+            if (trainer := kind(**settings)).document == dict(document):
+                return trainer
     raise ValueError(f"the trainer {dict(document)} is not known; expected such as {kind().document}")
 
 
 def check_stack(stack: int | None) -> None:
     """Refuse stacks of nothing."""
-    if stack is not None and stack < 1:
-        raise ValueError(f"trainer: stack is {stack}; expected at least 1")
+    if stack is not None and not 1 <= stack <= LARGEST_STACK:
+        raise ValueError(f"trainer: stack is {stack}; expected at least 1, at most {LARGEST_STACK:,}")
 
 
 def device_document(device: Device) -> dict[str, str]:

@@ -5,7 +5,7 @@ Writes  nothing
 
 Each random decision of a run has a stream of its own, made from (zoo seed, run index, purpose). So a run is the same
 whatever the number of runs, their grouping into chunks and the machine, and a hyperparameter that is added changes no
-other one.
+other one, but for grids, which take turns.
 """
 
 from dataclasses import dataclass, fields
@@ -100,6 +100,8 @@ class ZooSpec:
         for name in ("num_runs", "epochs", "batch_size", "runs_per_chunk"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if not self.name:
+            raise ValueError("name is empty; expected what the zoo is called")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed is {self.seed}; expected 0 to 2^32 - 1")
         kept = self.checkpoint_epochs

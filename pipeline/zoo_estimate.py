@@ -94,7 +94,7 @@ def dry_run_lines(spec: ZooSpec, planned: Plan, found: Estimate) -> Iterator[str
     yield f"Zoo {spec.name!r}, a dry run: nothing is written"
     yield row("images", f"{spec.images.name}, {'x'.join(map(str, spec.images.shape))}")
     yield row("", f"{spec.images.num_train_images:,} for training, {spec.images.num_test_images:,} for testing")
-    yield row("runs", f"{spec.num_runs:,} in {spec.num_chunks:,} chunks of {spec.runs_per_chunk}")
+    yield row("runs", f"{spec.num_runs:,} in {chunks_of(spec.num_chunks)} of {spec.runs_per_chunk}")
     yield row("", f"{spec.epochs} epochs, {len(spec.checkpoint_epochs)} checkpoints each, batches of {spec.batch_size}")
     yield row("networks", f"{spec.architecture.family}, {kinds:,} {'architecture' if kinds == 1 else 'architectures'}")
     yield row("", f"{small:,} values each" if small == large else f"{small:,} to {large:,} values in those tried")
@@ -103,6 +103,11 @@ def dry_run_lines(spec: ZooSpec, planned: Plan, found: Estimate) -> Iterator[str
         "training", f"about {duration(found.seconds)} on one processor, the longest run {duration(found.longest)}"
     )
     yield row("disk", f"about {found.num_bytes / 1e6:,.1f} MB")
+
+
+def chunks_of(count: int) -> str:
+    """A number of chunks."""
+    return "1 chunk" if count == 1 else f"{count:,} chunks"
 
 
 def drawn_rows(drawn: Mapping[str, Choice | Distribution]) -> Iterator[str]:
@@ -114,12 +119,14 @@ def drawn_rows(drawn: Mapping[str, Choice | Distribution]) -> Iterator[str]:
 
 def row(label: str, text: str) -> str:
     """A line of the report, cut where the terminal ends."""
-    line = f"  {label:<16}{text}"
+    line = f"  {label:<18}{text}"
     return line if len(line) <= COLUMNS else f"{line[: COLUMNS - 1]}…"
 
 
 def setting(value: object) -> str:
-    """A number or a name."""
+    """A number, a name, or several."""
+    if isinstance(value, tuple):
+        return "-".join(map(setting, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

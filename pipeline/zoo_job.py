@@ -51,36 +51,36 @@ def train_zoo(
             "trainer: device is cuda, and machine.gpus_per_task is 0, so that tasks would see no GPU; set it to 1, or "
             "to 0.25 for four tasks on each GPU"
         )
-    begun = (out / "zoo.json").exists()
-    costs, images = (None, None) if begun else (plan(), load())  # what fails does so before the zoo is there
-    store = create_zoo(out, spec, settled(trainer, out, spec, images, machine))
-    sweep_zoo(store)
-    if len(finished_chunks(store)) == spec.num_chunks:
-        print(f"Nothing to do: all {spec.num_chunks} chunks of {out} are trained.")
-    else:
-        train(store, missing_chunks(store, costs or plan()), images or load(), machine)
+    if (out / "zoo.json").exists():
+        trainer = continued(trainer, open_zoo(out).trainer)
+        store = create_zoo(out, spec, trainer)
+        sweep_zoo(store)
+        if len(finished_chunks(store)) == spec.num_chunks:
+            print(f"Nothing to do: all {spec.num_chunks} chunks of {out} are trained.")
+            print("\n".join(summary(store)))
+            return
+    costs, images = plan(), load()
+    with cluster(machine):  # what fails until here does so before the zoo is there
+        store = create_zoo(out, spec, settled(trainer, spec, images, machine))
+        sweep_zoo(store)
+        train(store, missing_chunks(store, costs), images, machine)
         sweep_zoo(store)
     print("\n".join(summary(store)))
 
 
-def settled(
-    trainer: Trainer | SirenTrainer, out: Path, spec: ZooSpec | InrSpec, images: Images | None, machine: Machine
-) -> Trainer | SirenTrainer:
-    """The trainer with its size of stacks, if that is left open: the recorded one, or what fits a GPU, or a constant.
+def continued(trainer: Trainer | SirenTrainer, recorded: Trainer | SirenTrainer) -> Trainer | SirenTrainer:
+    """The trainer for a zoo that was begun: where the size of stacks is left open, it is the recorded one."""
+    return recorded if replace(recorded, stack=None) == trainer else trainer
 
-    Args:
-        images: None if the zoo was begun already.
-    """
-    if trainer.settled == trainer:
-        return trainer
-    if images is None:
-        recorded = open_zoo(out).trainer
-        return recorded if replace(recorded, stack=None) == trainer else trainer.settled
-    if trainer.device == "cpu":
+
+def settled(
+    trainer: Trainer | SirenTrainer, spec: ZooSpec | InrSpec, images: Images, machine: Machine
+) -> Trainer | SirenTrainer:
+    """The trainer with its size of stacks, where that is left open: a constant, or what a GPU of the cluster holds."""
+    if trainer.device == "cpu" or trainer.stack is not None:
         return trainer.settled
-    with cluster(machine):
-        shared = (spec, trainer, images, machine.gpus_per_task)
-        [(_, stack)] = run_tasks(try_stacks, [spec.name], shared, machine, noun="trying stacks of zoo")
+    shared = (spec, trainer, images, machine.gpus_per_task)
+    [(_, stack)] = run_tasks(try_stacks, [spec.name], shared, machine, noun="trying stacks of zoo")
     return replace(trainer, stack=stack)
 
 
@@ -97,11 +97,11 @@ def missing_chunks(store: Zoo, costs: Sequence[int]) -> list[int]:
 
 
 def train(store: Zoo, chunks: Sequence[int], images: Images, machine: Machine) -> None:
-    """Train chunks on the cluster, with a progress bar in models."""
+    """Train chunks on the connected cluster, with a progress bar in models."""
     store = replace(store, path=store.path.resolve())  # a task's working directory is its own
     num_left = sum(len(store.spec.chunk(index)) for index in chunks)
     num_runs = store.spec.num_runs
-    with cluster(machine), progress_bar("training", "models", num_runs, initial=num_runs - num_left) as bar:
+    with progress_bar("training", "models", num_runs, initial=num_runs - num_left) as bar:
         for _, num_models in run_tasks(train_and_write, chunks, (store, images), machine, noun="chunk"):
             bar.update(num_models)
 

@@ -29,6 +29,8 @@ MOST_KINDS = 12
 """A hyperparameter of more values than this is drawn as numbers."""
 WINDOWS = 12
 """Over which a median is taken."""
+FEWEST = 8
+"""Runs in a window."""
 BLUE, INK, FAINT = "#2c6fb0", "#1d2a38", "#8a95a3"
 
 
@@ -142,9 +144,15 @@ def draw_settings(
     """A panel for each setting: a score of every run by it."""
     for panel, (name, values) in zip(panels, settings.items(), strict=True):
         how = zoo.spec.drawn.get(name)
-        spread = isinstance(how, Distribution) and how.log_uniform is not None
+        ranges = (how.uniform, how.log_uniform) if isinstance(how, Distribution) else (None, None)
         panel.set_ylim(*limits)
-        draw_setting(panel, name, values, scores, logarithmic=spread)
+        panel.set_title(name.replace("_", " "), fontsize=10, color=INK)
+        given = [(value, score) for value, score in zip(values, scores.tolist(), strict=True) if value is not None]
+        kinds = {value for value, _ in given}
+        if ranges == (None, None) and (len(kinds) <= MOST_KINDS or any(isinstance(kind, str) for kind in kinds)):
+            draw_boxes(panel, given)
+        else:
+            draw_points(panel, given, logarithmic=ranges[1] is not None)
 
 
 def draw_curves(panel: Any, rows: pa.Table) -> None:
@@ -181,33 +189,32 @@ def draw_halves(panel: Any, finals: Finals) -> None:
     panel.set_ylim(0, 1)
 
 
-def draw_setting(
-    panel: Any, name: str, values: list[Any], scores: Float64[np.ndarray, " runs"], *, logarithmic: bool
-) -> None:
-    """A score by a setting: boxes where it has few values, else points with a running median."""
-    given = [(value, score) for value, score in zip(values, scores, strict=True) if value is not None]
+def draw_boxes(panel: Any, given: Sequence[tuple[Any, float]]) -> None:
+    """A score by a setting of few values."""
     kinds = sorted({value for value, _ in given}, key=lambda value: (isinstance(value, str), value))
-    panel.set_title(name.replace("_", " "), fontsize=10, color=INK)
-    if len(kinds) <= MOST_KINDS or any(isinstance(kind, str) for kind in kinds):
-        groups = [[score for value, score in given if value == kind] for kind in kinds]
-        panel.boxplot(
-            groups,
-            widths=0.6,
-            sym="",
-            patch_artist=True,
-            boxprops={"facecolor": "#cfe0f1", "edgecolor": BLUE},
-            medianprops={"color": INK},
-            whiskerprops={"color": BLUE},
-            capprops={"color": BLUE},
-        )
-        labels = [f"{kind:g}" if isinstance(kind, float) else str(kind).replace("_", "\n") for kind in kinds]
-        panel.set_xticks(range(1, len(kinds) + 1), labels, fontsize=7)
-        return
-    numbers, heights = (np.array(part, dtype=np.float64) for part in zip(*given, strict=True))
+    groups = [[score for value, score in given if value == kind] for kind in kinds]
+    panel.boxplot(
+        groups,
+        widths=0.6,
+        sym="",
+        patch_artist=True,
+        boxprops={"facecolor": "#cfe0f1", "edgecolor": BLUE},
+        medianprops={"color": INK},
+        whiskerprops={"color": BLUE},
+        capprops={"color": BLUE},
+    )
+    labels = [f"{kind:.2g}" if isinstance(kind, float) else str(kind).replace("_", "\n") for kind in kinds]
+    panel.set_xticks(range(1, len(kinds) + 1), labels, fontsize=7)
+
+
+def draw_points(panel: Any, given: Sequence[tuple[float, float]], *, logarithmic: bool) -> None:
+    """A score by a number, with a running median where there are enough runs for one."""
+    numbers, scores = (np.array(part, dtype=np.float64) for part in zip(*given, strict=True))
     if logarithmic:
         panel.set_xscale("log")
-    panel.scatter(numbers, heights, s=6, alpha=0.4, color=BLUE, linewidths=0, rasterized=True)
-    order = np.argsort(numbers)
-    windows = [window for window in np.array_split(order, WINDOWS) if len(window)]
-    middle = [(np.median(numbers[window]), np.median(heights[window])) for window in windows]
+    panel.scatter(numbers, scores, s=6, alpha=0.4, color=BLUE, linewidths=0, rasterized=True)
+    if len(numbers) < WINDOWS * FEWEST:
+        return
+    windows = np.array_split(np.argsort(numbers), WINDOWS)
+    middle = [(np.median(numbers[window]), np.median(scores[window])) for window in windows]
     panel.plot(*zip(*middle, strict=True), color=INK, linewidth=1.2)

@@ -14,6 +14,8 @@ nothing that counts. What a chunk holds depends on the specification, not on whe
 
 import io
 import json
+import os
+from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -144,6 +146,8 @@ def open_zoo(path: Path) -> Zoo:
     if not file.is_file():
         raise ValueError(f"{path}: there is no zoo here (no zoo.json); train one with python -m pipeline zoo")
     document = read_json(file)
+    if not document:
+        raise ValueError(f"{file} is no JSON object; restore the file")
     if document.get("format") != FORMAT:
         raise ValueError(f"{file}: format is {document.get('format')!r}, expected {FORMAT!r}; restore the file")
     if document.get("version") != VERSION:
@@ -151,17 +155,24 @@ def open_zoo(path: Path) -> Zoo:
             f"{file}: version is {document.get('version')!r}, this program reads version {VERSION}; "
             "train the zoo again into a new folder with python -m pipeline zoo"
         )
-    spec = document.get("spec", {})
-    if digest_of(spec) != document.get("digest"):
+    spec = document.get("spec")
+    if not isinstance(spec, dict) or digest_of(spec) != document.get("digest"):
         raise ValueError(f"{file}: the specification was altered, its digest no longer matches; restore the file")
-    kind = KINDS.get(document.get("kind", CLASSIFIERS.name))
+    kind = KINDS.get(str(document.get("kind", CLASSIFIERS.name)))
     if kind is None:
         raise ValueError(f"{file}: kind is {document['kind']!r}, expected {' or '.join(KINDS)}; restore the file")
+    record = document.get("trainer")
     try:
-        trainer = kind.trainer.of(document.get("trainer") or {})
-    except ValueError as error:
+        trainer = kind.trainer.of(record if isinstance(record, dict) else {"name": record})
+        zoo = Zoo(path=path, spec=parse_as(kind.spec, spec), trainer=trainer)
+    except (ValueError, ArgumentError) as error:
         raise ValueError(f"{file}: {error}; restore the file, or train the zoo again into a new folder") from error
-    return Zoo(path=path, spec=parse_as(kind.spec, spec), trainer=trainer)
+    if document.get("num_chunks") != zoo.spec.num_chunks:
+        raise ValueError(
+            f"{file}: num_chunks is {document.get('num_chunks')!r}, and the specification makes {zoo.spec.num_chunks}; "
+            "restore the file"
+        )
+    return zoo
 
 
 def different_fields(found: Any, wanted: Any, name: str = "") -> list[str]:
@@ -178,7 +189,8 @@ def finished_chunks(zoo: Zoo) -> list[int]:
     folder = zoo.path / "chunks"
     if not folder.exists():
         return []
-    found = (int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
+    with os.scandir(folder) as entries:
+        found = [int(entry.name) for entry in entries if entry.name.isdigit() and entry.is_dir()]
     return sorted(index for index in found if index < zoo.spec.num_chunks)
 
 

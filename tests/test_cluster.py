@@ -129,6 +129,9 @@ def test_tasks_larger_than_this_machine_are_refused_where_the_cluster_is_our_own
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"gpus_per_task": float("nan")}, "machine: gpus_per_task is nan; expected a fraction up to 1, or a whole"),
+        ({"gpus_per_task": -0.5}, "machine: gpus_per_task is -0.5; expected"),
+        ({"gpus_per_task": 1.5}, "machine: gpus_per_task is 1.5; expected"),
         ({"cpus_per_task": 0}, "machine: cpus_per_task is 0; expected at least 1"),
         ({"tasks_in_flight": 0}, "machine: tasks_in_flight is 0; expected at least 1"),
         ({"retries": -1}, "machine: retries is -1; expected at least 0"),

@@ -222,10 +222,10 @@ def test_a_dry_run_fits_a_few_and_writes_nothing(tmp_path: Path, capsys: pytest.
     lines = capsys.readouterr().out.splitlines()
     assert lines[:5] == [
         "Zoo 'tiny-inr', a dry run: nothing is written",
-        "  images          digits, 1x8x8, 7 in all",
-        "  runs            28 in 3 chunks of 10",
-        "                  4 for each image, at most 300 steps",
-        "  networks        siren, 105 to 205 values",
+        "  images            digits, 1x8x8, 7 in all",
+        "  runs              28 in 3 chunks of 10",
+        "                    4 for each image, at most 300 steps",
+        "  networks          siren, 105 to 205 values",
     ]
     assert all(len(line) <= 80 for line in lines)
     assert not (tmp_path / "zoo").exists()
@@ -238,6 +238,9 @@ def test_a_dry_run_fits_a_few_and_writes_nothing(tmp_path: Path, capsys: pytest.
         ({"fits_per_image": 0}, "fits_per_image is 0; expected at least 1"),
         ({"seed": -1}, "seed is -1; expected 0 to"),
         ({"omega": Choice(choice=(0.0,))}, r"omega is one of \[0.0\]; expected positive numbers"),
+        ({"omega": Choice(choice=(float("nan"),))}, r"omega is one of \[nan\]; expected positive numbers"),
+        ({"omega": Choice(choice=(float("inf"),))}, r"omega is one of \[inf\]; expected positive numbers"),
+        ({"name": ""}, "name is empty"),
         ({"width": Choice(choice=())}, "width: choice is empty"),
         ({"psnr": Distribution(choice=(0.0,))}, "psnr: choice is .0.0.; expected numbers above 0"),
         ({"learning_rate": Distribution(each=(1e-3,))}, "learning_rate: each has 1 values; expected 28"),

@@ -9,16 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import zoo_job
 from pipeline.cluster import Machine
 from pipeline.images import load_images
 from pipeline.inr_zoo import InrSpec
 from pipeline.stack_size import PROBED, USABLE, fitting_stack, measured_stack
 from pipeline.train_zoo import zoo
-from pipeline.trainers import SirenTrainer, Trainer
+from pipeline.trainers import CONSTANT, SirenTrainer, Trainer
 from pipeline.zoo import ZooSpec
-from pipeline.zoo_job import settled
-from pipeline.zoo_store import create_zoo
+from pipeline.zoo_job import continued, settled
 from test_inr_zoo import TINY_INR
 from tiny_zoo import TINY
 
@@ -59,15 +57,26 @@ def test_a_stack_is_tried_by_training_one(spec: ZooSpec | InrSpec, trainer: Trai
     assert set(sizes[:-1]) == {1}
 
 
-def test_on_a_cpu_it_is_a_constant_and_what_was_recorded_stays(tmp_path: Path) -> None:
-    images = load_images(TINY.images)
-    machine, out, open_size = Machine(), tmp_path / "zoo", Trainer(name="stacked")
-    assert settled(open_size, out, TINY, images, machine) == Trainer(name="stacked", stack=2)
-    assert settled(Trainer(), out, TINY, images, machine) == Trainer()
-    assert settled(SirenTrainer(), out, TINY_INR, images, machine) == SirenTrainer(stack=32)
-    create_zoo(out, TINY, Trainer(name="stacked", stack=5))
-    assert settled(open_size, out, TINY, None, machine) == Trainer(name="stacked", stack=5)
-    assert settled(Trainer(name="stacked", stack=3), out, TINY, None, machine) == Trainer(name="stacked", stack=3)
+def test_on_a_cpu_it_is_a_constant_and_what_was_recorded_stays() -> None:
+    images, open_size = load_images(TINY.images), Trainer(name="stacked")
+    assert settled(open_size, TINY, images, Machine()) == Trainer(name="stacked", stack=2)
+    assert settled(Trainer(), TINY, images, Machine()) == Trainer()
+    assert settled(SirenTrainer(), TINY_INR, images, Machine()) == SirenTrainer(stack=32)
+    five = Trainer(name="stacked", stack=5)
+    assert continued(open_size, five) == five
+    assert continued(Trainer(name="stacked", stack=3), five) == Trainer(name="stacked", stack=3)
+    assert continued(Trainer(), five) == Trainer()
+
+
+def test_of_several_gpus_a_stack_uses_one() -> None:
+    images, trainer = load_images(TINY.images), Trainer(name="stacked")
+    spec = replace(TINY, runs_per_chunk=1000)
+
+    def counted(work: Callable[[], Any]) -> int:
+        return len(work())
+
+    one, two = (measured_stack(spec, trainer, images, share, counted, lambda: 100) for share in (1.0, 2.0))
+    assert one == two
 
 
 def test_a_gpu_must_be_asked_for_and_be_there(tmp_path: Path) -> None:
@@ -77,6 +86,37 @@ def test_a_gpu_must_be_asked_for_and_be_there(tmp_path: Path) -> None:
     assert not (tmp_path / "zoo").exists()
     with pytest.raises(ValueError, match="device is cuda, and this process sees no GPU; have Ray give one"):
         gpu.train([], load_images(TINY.images))
-    with pytest.raises(ValueError, match="device is cuda; the loop trains on cpu"):
-        Trainer(device="cuda")
-    assert zoo_job.settled(gpu, tmp_path / "zoo", TINY, None, Machine(gpus_per_task=0.5)) is gpu
+    assert settled(gpu, TINY, load_images(TINY.images), Machine(gpus_per_task=0.5)) is gpu
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"device": "cuda"}, "the loop trains on cpu, one run after another; found device cuda and stack None"),
+        ({"stack": 4}, "found device cpu and stack 4, which are for stacked"),
+        ({"name": "stacked", "stack": 0}, "trainer: stack is 0; expected at least 1"),
+    ],
+)
+def test_impossible_trainers_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Trainer(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"name": "fused"},
+        {"name": "stacked", "stack": 2, "device": "tpu"},
+        {"name": "stacked", "stack": 2, "device": "cpu"},
+        {"name": "stacked", "stack": "2"},
+        {"name": "stacked", "stack": [2]},
+        {"name": "stacked"},
+        {"stack": 2},
+        {},
+    ],
+)
+def test_what_is_no_record_of_a_trainer_is_refused(settings: dict[str, Any]) -> None:
+    """Of a CPU nothing is recorded, and stacks always have a size."""
+    for kind in (Trainer, SirenTrainer):
+        with pytest.raises(ValueError, match="is not known; expected such as"):
+            kind.of({**CONSTANT, **settings})

@@ -174,3 +174,24 @@ def test_constraints_pin_everything_that_is_asked_for() -> None:
     assert all(re.fullmatch(r"[\w.]+", version) for version in pins.values()), "no ranges, no local versions (+cpu)"
     assert "torchvision" not in pins
     assert lines == sorted(lines, key=str.lower)
+
+
+@pytest.mark.parametrize(
+    "page", [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").glob("*.md")], ids=name_of
+)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
+    dead = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert not dead
+
+
+@pytest.mark.parametrize("package", ["pipeline", "analysis", "training"])
+def test_a_command_without_settings_says_what_it_needs(package: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = importlib.import_module(f"{package}.__main__")
+    for command in module.COMMANDS:
+        with pytest.raises(SystemExit) as stop:
+            module.read_command([command])
+        error = capsys.readouterr().err
+        assert stop.value.code == 2, command
+        assert "required" in error, command
+        assert "Traceback" not in error

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from conftest import RayHead
 from pipeline import train_zoo
 from pipeline.distributions import Choice, Distribution
 from pipeline.families import FamilySpec
@@ -106,6 +107,26 @@ def test_a_family_that_cannot_be_stacked_makes_no_folder(tmp_path: Path) -> None
         ValueError, match="positions is a parameter outside layers, which cannot be stacked; train with"
     ):
         zoo(tiny_spec(architecture=family), tmp_path / "zoo", trainer=Trainer(name="stacked"))
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_networks_that_read_another_axis_are_not_stacked(tmp_path: Path) -> None:
+    one = {"activation": "gelu", "width": 4, "depth": 2}
+    family = FamilySpec(family="deepsets", **{name: Choice(choice=(value,)) for name, value in one.items()})  # pyright: ignore
+    with pytest.raises(ValueError, match="deepsets: its layers read another axis than that of channels"):
+        zoo(tiny_spec(architecture=family), tmp_path / "zoo", trainer=Trainer(name="stacked"))
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_what_this_machine_does_not_have_makes_no_folder(
+    tmp_path: Path, ray_head: RayHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(ValueError, match="RAY_ADDRESS is 127.0.0.1:1, where nothing answers"):
+        zoo(TINY, tmp_path / "zoo")
+    monkeypatch.setenv("RAY_ADDRESS", "hello")
+    with pytest.raises(ValueError, match="RAY_ADDRESS is hello: .*; correct or unset it"):
+        zoo(TINY, tmp_path / "zoo")
     assert not (tmp_path / "zoo").exists()
 
 

@@ -7,12 +7,14 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from pipeline.architectures import FAMILIES
+from pipeline.architectures import FAMILIES, Architecture
 from pipeline.families import FamilyName
 from pipeline.inr_zoo import InrSpec, resolve_inr
 from pipeline.specifications import parse_as
+from pipeline.tracing import trace
 from pipeline.zoo import ZooSpec, resolve
 
+TRACED = 12
 ZOOS = Path(__file__).parents[1] / "configs" / "zoo"
 FILES = {folder: sorted((ZOOS / folder).glob("*.yaml")) for folder in ("family", "size")}
 
@@ -37,6 +39,15 @@ def test_a_family_and_a_size_are_a_zoo(family: Path, size: Path) -> None:
     runs = [resolve(spec, run_index) for run_index in range(20)]
     assert {run.architecture.family for run in runs} == {family.stem}
     assert all(run.num_steps > 0 for run in runs)
+
+
+@pytest.mark.parametrize("family", FILES["family"], ids=lambda file: file.stem)
+def test_small_networks_of_a_family_can_be_traced(family: Path) -> None:
+    """At the smallest images, where convolutions run out of map first."""
+    spec = parse_as(ZooSpec, document(family, ZOOS / "size" / "tiny.yaml"))
+    for text in sorted({resolve(spec, run_index).architecture.document() for run_index in range(TRACED)}):
+        architecture = Architecture.parse(text)
+        trace(architecture.build(), architecture.example_input())
 
 
 @pytest.mark.parametrize("file", sorted((ZOOS.parent / "inr").glob("*.yaml")), ids=lambda file: file.stem)

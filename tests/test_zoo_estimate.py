@@ -46,8 +46,8 @@ def test_a_dry_run_writes_nothing_and_starts_no_cluster(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Zoo 'a tiny zoo', a dry run: nothing is written"
     assert all(len(line) <= 80 for line in lines)
-    assert "  learning_rate   log-uniform: 0.001, 0.01" in lines
-    assert "  runs            5 in 2 chunks of 3" in lines
+    assert "  learning_rate     log-uniform: 0.001, 0.01" in lines
+    assert "  runs              5 in 2 chunks of 3" in lines
     assert list(tmp_path.iterdir()) == []
 
 

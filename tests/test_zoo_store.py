@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pytest
 from pipeline.architectures import Architecture
 from pipeline.images import load_images
 from pipeline.loop_trainer import Checkpoint, train_chunk
+from pipeline.specifications import digest_of
 from pipeline.trainers import Trainer
 from pipeline.zoo import ModelSpec, ZooSpec, expand
 from pipeline.zoo_rows import ROW_SCHEMA
@@ -233,6 +235,10 @@ def test_a_path_without_a_zoo_is_refused(tmp_path: Path) -> None:
 def test_a_zoo_of_another_version_or_format_or_with_an_altered_specification_is_refused(zoo: Zoo) -> None:
     file = zoo.path / "zoo.json"
     document = json.loads(file.read_text())
+    for content in ("{", "[]", ""):
+        file.write_text(content)
+        with pytest.raises(ValueError, match="zoo.json is no JSON object; restore"):
+            open_zoo(zoo.path)
     file.write_text(json.dumps(document | {"version": 2}))
     with pytest.raises(ValueError, match="version is 2, this program reads version 1; train the zoo again into a new"):
         open_zoo(zoo.path)
@@ -243,7 +249,7 @@ def test_a_zoo_of_another_version_or_format_or_with_an_altered_specification_is_
     with pytest.raises(ValueError, match="zoo.json: the specification was altered, its digest no longer matches"):
         open_zoo(zoo.path)
     file.write_text(json.dumps(document)[:-100])
-    with pytest.raises(ValueError, match="zoo.json: format is None, expected 'metazoo-zoo'; restore the file"):
+    with pytest.raises(ValueError, match="zoo.json is no JSON object; restore the file"):
         open_zoo(zoo.path)
 
 
@@ -298,3 +304,30 @@ def test_the_two_half_accuracies_are_those_of_the_even_and_the_odd_images() -> N
     half_a, half_b = half_accuracies(np.packbits(correct, axis=1), num_tested=11)
     assert half_a.tolist() == [3 / 6, 1]
     assert half_b.tolist() == [1 / 5, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": ["x"]}, r"kind is \['x'\], expected classifiers or implicit"),
+        ({"trainer": "loop"}, "the trainer {'name': 'loop'} is not known"),
+        ({"trainer": None}, "the trainer {'name': None} is not known"),
+        ({"num_chunks": 5}, "num_chunks is 5, and the specification makes 2"),
+        ({"spec": TINY.document() | {"num_runs": "x"}}, "num_runs"),
+        ({"spec": []}, "altered|spec"),
+    ],
+)
+def test_a_description_that_was_altered_is_one_line(zoo: Zoo, change: dict[str, Any], message: str) -> None:
+    file = zoo.path / "zoo.json"
+    document = json.loads(file.read_text()) | change
+    if isinstance(document["spec"], dict):
+        document["digest"] = digest_of(document["spec"])
+    file.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=message):
+        open_zoo(zoo.path)
+
+
+def test_only_folders_are_chunks(zoo: Zoo) -> None:
+    shutil.rmtree(zoo.chunk_path(1))
+    zoo.chunk_path(1).touch()
+    assert finished_chunks(zoo) == [0]
