@@ -21,4 +21,4 @@ read_command: Callable[[list[str]], Callable[[], None]] = partial(
 
 
 if __name__ == "__main__":
-    run_command("analysis", read_command(sys.argv[1:]))
+    run_command("analysis", lambda: read_command(sys.argv[1:])())

@@ -48,4 +48,4 @@ read_command: Callable[[list[str]], Callable[[], None]] = partial(
 
 
 if __name__ == "__main__":
-    run_command("pipeline", read_command(sys.argv[1:]))
+    run_command("pipeline", lambda: read_command(sys.argv[1:])())

@@ -13,6 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from typing import get_type_hints
+
+from pipeline.setting_errors import no_record, plain_values, plainly
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,15 +130,17 @@ def read_settings(program: str, command: Command, arguments: Sequence[str]) -> C
     parser.add_function_arguments(function)
     flags = _flags_for_positional(command.positional, _values_for_switches(command.switches, arguments))
     try:
-        built = parser.instantiate(parser.parse_args(flags))
+        parsed = parser.parse_args(flags)
+        for key, value, kind in plain_values(get_type_hints(function), parsed.as_dict()):
+            raise ValueError(no_record(key, value, kind))
+        built = parser.instantiate(parsed)
     except (ArgumentError, ValueError) as error:
-        raise wrong_setting(program, error) from error
+        raise wrong_setting(program, plainly(" ".join(str(error).split()), function)) from error
     return partial(function, **{key: value for key, value in built.items() if key != "config"})
 
 
-def wrong_setting(program: str, error: Exception) -> SystemExit:
+def wrong_setting(program: str, reason: str) -> SystemExit:
     """Says in one line what is wrong; to be raised."""
-    reason = " ".join(str(error).split())
     print(f"{program}: {reason}; --help lists the settings", file=sys.stderr)
     return SystemExit(2)
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -18,6 +19,8 @@ class Size:
 
     width: int = 3
     """Across; at least 1."""
+    colour: Literal["red", "green"] = "red"
+    """Of all of it."""
 
     def __post_init__(self) -> None:
         if self.width < 1:
@@ -55,6 +58,15 @@ def test_a_command_is_called_with_records_built_from_flags_and_file(tmp_path: Pa
         (["draw", "here", "--times", "2", "--size.width", "0"], "width is 0; expected at least 1"),
         (["draw", "here", "--times", "2", "--size.widht", "2"], "--size.widht"),
         (["draw", "here", "--time", "2"], "--time"),
+        (["draw", "here", "--times", "often"], "draw: times is often; expected int; --help"),
+        (
+            ["draw", "here", "--times", "2", "--size", "3"],
+            "draw: size is 3; expected some of width, colour, such as {width: …}",
+        ),
+        (
+            ["draw", "here", "--times", "2", "--size.colour", "blue"],
+            "draw: size.colour is blue; expected red, green; --help",
+        ),
         (["draw", "here"], "times"),
         (["draw", "here", "there", "--times", "2"], "there"),
         (["draw", "here", "--times", "2", "--config", "missing.yaml"], "missing.yaml"),
@@ -140,3 +152,13 @@ def test_the_list_of_commands_names_each_with_its_sentence(capsys: pytest.Captur
     with pytest.raises(SystemExit) as stop:
         read()
     assert stop.value.code == 2
+
+
+def test_a_plain_value_in_a_file_instead_of_a_record_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "settings.yaml").write_text("times: 5\nsize: 0.1\n")
+    with pytest.raises(SystemExit) as stop:
+        read("draw", "here", "--config", str(tmp_path / "settings.yaml"))
+    assert stop.value.code == 2
+    assert "draw: size is 0.1; expected some of width, colour, such as {width: …};" in capsys.readouterr().err

@@ -90,7 +90,7 @@ def _read_lightning(program: str, command: str, arguments: Sequence[str]) -> Cal
         if command != "fit" and not cli.config.ckpt_path:
             raise ValueError("needs --ckpt_path, a checkpoint that fit has written")
     except (ArgumentError, ValueError) as error:
-        raise wrong_setting(program, error) from error
+        raise wrong_setting(program, " ".join(str(error).split())) from error
     return partial(_run_lightning, cli, command)
 
 
