@@ -55,7 +55,7 @@ def lines(sizes: tuple[str, ...]) -> Iterator[str]:
     yield f"| implicit networks | {' | '.join(implicit(size) for size in sizes)} |"
     yield ""
     yield (
-        f"Processor time and disk, estimated within a factor of two by `python -m benchmarks.zoo_costs` on one core of "
+        "Processor time and disk, estimated within a factor of two by `python -m benchmarks.zoo_costs` on one core of\n"
         f"{found['processor']}, torch {found['torch']}, {found['date'][:10]}."
     )
 
