@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline.images import Images
 from pipeline.inr_zoo import InrSpec, resolve_inr
+from pipeline.siren_trainer import flat_values, started
 from pipeline.trainers import SirenTrainer
 from pipeline.zoo_estimate import BYTES_PER_ROW, chunks_of, drawn_rows, duration, row
 
@@ -41,10 +42,10 @@ def estimate(spec: InrSpec, images: Images, trainer: SirenTrainer) -> InrEstimat
     """Fit some runs to their end, and scale by all."""
     places = np.unique(np.linspace(0, spec.num_runs - 1, min(SAMPLED, trainer.stack or SAMPLED)).astype(int)).tolist()
     runs = [resolve_inr(spec, place) for place in places]
-    started = time.perf_counter()
+    before = time.perf_counter()
     found = trainer.train(runs, images)
-    seconds = time.perf_counter() - started
-    widths = [len(network.values) for network in found]
+    seconds = time.perf_counter() - before
+    widths = [flat_values(started(run)).numel() for run in runs]  # also of those that diverge
     return InrEstimate(
         seconds=seconds / len(runs) * spec.num_runs,
         num_bytes=int(spec.num_runs * (4 * float(np.mean(widths)) + BYTES_PER_ROW)),

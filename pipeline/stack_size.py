@@ -25,8 +25,6 @@ PROBED = 8
 """Runs in that stack."""
 USABLE = 0.85
 """Of a GPU's memory: the rest is for what allocators and libraries keep."""
-TRIED_IMAGES = 2048
-"""Test images at most: the memory of evaluating is that of one batch of them."""
 
 Peak = Callable[[Callable[[], object]], int]
 
@@ -57,9 +55,6 @@ def measured_stack(
     Raises:
         ValueError: not even one does.
     """
-    images = replace(
-        images, test_images=images.test_images[:TRIED_IMAGES], test_labels=images.test_labels[:TRIED_IMAGES]
-    )
     places = np.unique(np.linspace(0, spec.num_runs - 1, SAMPLED).astype(int)).tolist()
     tried = [short_run(spec, place) for place in places]
 
