@@ -105,7 +105,7 @@ def read_facts(graphs: Path) -> DatasetFacts:
         table=dataset.table,
         made_of=dataset.made_of,
         digest=dataset.files.manifest.digest,
-        num_diverged=dataset.files.manifest.num_diverged,
+        num_diverged=dataset.left_out["reason"].to_pylist().count("diverged"),
     )
 
 

@@ -52,7 +52,7 @@ class DatasetFacts:
     @property
     def zoos(self) -> list[str]:
         """Names of the zoos, without their digests."""
-        return [name.rpartition("-")[0] or name for name in self.made_of.get("zoos", {})]
+        return [name.rpartition("-")[0] or name for name in self.made_of.get("sources", {})]
 
     @property
     def is_demonstration(self) -> bool:
@@ -214,7 +214,7 @@ def span(values: Sequence[Any]) -> str:
 def provenance_section(facts: DatasetFacts, cka: CkaTable, predictions: Sequence[Path]) -> Html:
     """Digests of everything the page was made from."""
     made_of = facts.made_of
-    rows = [[f"zoo {name}", str(digest)] for name, digest in made_of.get("zoos", {}).items()]
+    rows = [[f"zoo {name}", str(digest)] for name, digest in made_of.get("sources", {}).items()]
     rows.append(["dataset of graphs", facts.digest])
     rows += [[f"dataset: {name}", text(made_of[name])] for name in ("seed", "splits") if name in made_of]
     rows += [[f"predictions: {method_name(path)}", sha256(path.read_bytes())] for path in predictions]

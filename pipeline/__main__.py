@@ -26,6 +26,11 @@ COMMANDS = {
     "graphs": Command(
         function="pipeline.build_graphs:graphs", sentence="turn zoos into a parameter-graph dataset: a Ray job"
     ),
+    "append": Command(
+        function="pipeline.build_graphs:append",
+        sentence="add zoos to a finished dataset: a Ray job",
+        positional=("path",),
+    ),
     "inspect": Command(
         function="pipeline.inspect_graphs:inspect", sentence="show what a zoo or a dataset holds", positional=("path",)
     ),

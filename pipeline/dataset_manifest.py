@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.file_records import FileRecord, sha256
+from pipeline.places import Place, place
 
 FORMAT = "metazoo-graphs"
 VERSION = 1
@@ -31,6 +32,8 @@ SHARD_FLOATS = 2**22
 """Floats in one file."""
 MAX_PARTS = 100_000
 """The names of parts have five digits."""
+Dtype = Literal["float32", "float16"]
+DTYPES: tuple[Dtype, ...] = ("float32", "float16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,18 +43,41 @@ class PartRecord:
     num_graphs: int
     num_values: int
     """Floats in its array; at least one a graph."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRecord:
+    """Counts of one table: the rows of some parts, one after another."""
+
+    num_parts: int
     num_templates: int
-    """Templates stored with this part: those no earlier part needed."""
+    """Templates stored with this table: those no earlier table needed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Addition:
+    """What one command put into a dataset: the one that made it, or one that appended to it."""
+
+    num_tables: int
+    num_left_out: int
+    """Graphs that were there to be taken and are not in the dataset."""
+    made_of: Mapping[str, Any]
+    """``sources``, a digest of each zoo or folder by its name, and ``selection``, what was asked of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """All that a dataset consists of."""
 
+    dtype: Dtype
+    """Of the values as they are stored."""
+    options: Mapping[str, Any]
+    """What holds for all additions: ``seed``, ``floats_per_part``, and ``splits``, the rule of each split column."""
+    additions: tuple[Addition, ...]
+    tables: tuple[TableRecord, ...]
+    """Numbered from 0, through all additions."""
     parts: tuple[PartRecord, ...]
-    """Numbered from 0."""
-    num_diverged: int
-    """Checkpoints of the zoos that were left out because the run had diverged."""
+    """Numbered from 0, through all tables."""
     files: Mapping[str, FileRecord]
     """Every other file, by its path relative to the dataset, with ``/`` between folders."""
 
@@ -60,9 +86,18 @@ class Manifest:
         return sum(part.num_graphs for part in self.parts)
 
     @property
+    def num_left_out(self) -> int:
+        return sum(addition.num_left_out for addition in self.additions)
+
+    @property
     def num_bytes(self) -> int:
         """Size of all files but the manifest."""
         return sum(record.size for record in self.files.values())
+
+    def parts_of(self, table: int) -> range:
+        """The parts whose rows a table has."""
+        first = sum(record.num_parts for record in self.tables[:table])
+        return range(first, first + self.tables[table].num_parts)
 
     @cached_property
     def digest(self) -> str:
@@ -77,8 +112,11 @@ class Manifest:
         return {
             "format": FORMAT,
             "version": VERSION,
+            "dtype": self.dtype,
+            "options": self.options,
+            "additions": [asdict(addition) for addition in self.additions],
+            "tables": [asdict(table) for table in self.tables],
             "parts": [asdict(part) for part in self.parts],
-            "num_diverged": self.num_diverged,
             "files": {name: asdict(record) for name, record in self.files.items()},
         }
 
@@ -86,10 +124,16 @@ class Manifest:
 class CheckedFiles:
     """The files of a dataset, each compared with the manifest when it is first read in this process."""
 
-    def __init__(self, root: Path, manifest: Manifest) -> None:
-        self.root = root
+    def __init__(self, root: Place, manifest: Manifest) -> None:
+        self._name = str(root)
         self.manifest = manifest
         self._checked: set[str] = set()
+
+    @property
+    def root(self) -> Place:
+        """Where the dataset lies: made anew each time, since the connection of an object store does not survive a
+        fork."""
+        return place(self._name)
 
     def read(self, name: str) -> bytes:
         """The content of a file.
@@ -98,48 +142,57 @@ class CheckedFiles:
             ValueError: it is missing, or not the file the manifest names.
         """
         path, expected = self.root / name, self.manifest.files[name]
-        if not path.is_file():
-            raise ValueError(f"{path}: missing; {RESTORE}")
-        if (size := path.stat().st_size) != expected.size:
+        try:
+            size = path.stat().st_size
+            if size == expected.size:  # else it may be larger than the memory
+                content = path.read_bytes()
+                size = len(content)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+            raise ValueError(f"{path}: missing; {RESTORE}") from error
+        if size != expected.size:
             raise ValueError(f"{path}: {size} bytes, {expected.size} were written; {RESTORE}")
-        content = path.read_bytes()
         if name not in self._checked and sha256(content) != expected.sha256:
             raise ValueError(f"{path}: altered, its SHA-256 is not the manifest's; {RESTORE}")
         self._checked.add(name)
         return content
 
 
-def part_name(part: int) -> str:
-    """``00042``."""
-    return f"{part:05d}"
+def five_digits(number: int) -> str:
+    """The name of a part, a table or an addition: ``00042``."""
+    return f"{number:05d}"
 
 
-def part_files(part: int, record: PartRecord) -> Iterator[str]:
-    """The files of a part: they follow from its counts."""
-    name = part_name(part)
-    yield f"tables/{name}.parquet"
-    if record.num_templates:
-        yield f"templates/{name}.parquet"
-    yield f"values/{name}/zarr.json"
-    for shard in range(-(-record.num_values // SHARD_FLOATS)):
-        yield f"values/{name}/c/{shard}"
+def table_file(table: int) -> str:
+    return f"tables/{five_digits(table)}.parquet"
 
 
-def group_bytes(attributes: dict[str, Any]) -> bytes:
-    """The zarr.json that makes a folder a zarr group."""
-    return canonical_json({"attributes": attributes, "node_type": "group", "zarr_format": 3}).encode()
+def templates_file(table: int) -> str:
+    return f"templates/{five_digits(table)}.parquet"
 
 
-def read_group(path: Path, content: bytes) -> dict[str, Any]:
-    """The attributes of the zarr group whose zarr.json is at ``path``."""
-    try:
-        document = json.loads(content)
-        attributes = document["attributes"]
-        if (document["zarr_format"], document["node_type"], type(attributes)) != (3, "group", dict):
-            raise ValueError("no group of zarr format 3 with attributes")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not the description of a dataset ({error}); {RESTORE}") from error
-    return attributes
+def left_out_file(addition: int) -> str:
+    return f"left_out/{five_digits(addition)}.parquet"
+
+
+def part_files(part: int, num_values: int) -> Iterator[str]:
+    """The files of a part's array."""
+    yield f"values/{five_digits(part)}/zarr.json"
+    for shard in range(-(-num_values // SHARD_FLOATS)):
+        yield f"values/{five_digits(part)}/c/{shard}"
+
+
+def files_of(manifest: Manifest) -> Iterator[str]:
+    """All files but the manifest: they follow from its counts."""
+    yield from GROUPS
+    for number, addition in enumerate(manifest.additions):
+        if addition.num_left_out:
+            yield left_out_file(number)
+    for number, table in enumerate(manifest.tables):
+        yield table_file(number)
+        if table.num_templates:
+            yield templates_file(number)
+    for number, part in enumerate(manifest.parts):
+        yield from part_files(number, part.num_values)
 
 
 def canonical_json(document: dict[str, Any]) -> str:
@@ -147,16 +200,25 @@ def canonical_json(document: dict[str, Any]) -> str:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def read_manifest(root: Path) -> Manifest:
+GROUPS = {
+    "zarr.json": canonical_json(
+        {"attributes": {"format": FORMAT, "version": VERSION}, "node_type": "group", "zarr_format": 3}
+    ).encode(),
+    "values/zarr.json": canonical_json({"attributes": {}, "node_type": "group", "zarr_format": 3}).encode(),
+}
+"""The files that make the dataset and its values zarr groups: the same in all datasets."""
+
+
+def read_manifest(root: Place) -> Manifest:
     """The manifest of the dataset at ``root``.
 
     Raises:
         ValueError: there is no dataset, an unfinished one, one of another version, or the manifest was altered.
     """
     path = root / MANIFEST
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{path}: not a file; {RESTORE}")
     if not path.is_file():
+        if path.exists():
+            raise ValueError(f"{path}: not a file; {RESTORE}")
         if (root / "zarr.json").is_file():
             raise ValueError(
                 f"{root}: this dataset is not finished; run the python -m pipeline graphs that makes it again"
@@ -170,11 +232,11 @@ def read_manifest(root: Path) -> Manifest:
         raise ValueError(f"{path}: not a manifest of version {VERSION}: {type(error).__name__}: {error}") from error
     if text != manifest.text().encode():
         raise ValueError(f"{path}: its digest does not fit its text; the file was altered; {RESTORE}")
-    _check_names(path, manifest)
+    _check_counts(path, manifest)
     return manifest
 
 
-def _parse(path: Path, text: bytes) -> dict[str, Any]:
+def _parse(path: Place, text: bytes) -> dict[str, Any]:
     """The JSON, once its format and version are known to be ours."""
     try:
         document = json.loads(text)
@@ -191,13 +253,27 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
 
 
 def _manifest(document: dict[str, Any]) -> Manifest:
+    if document["dtype"] not in DTYPES:
+        raise ValueError(f"dtype is {document['dtype']!r}, expected one of {', '.join(DTYPES)}")
     if len(document["parts"]) > MAX_PARTS:
         raise ValueError(f"{len(document['parts'])} parts, at most {MAX_PARTS}")
     return Manifest(
+        dtype=document["dtype"],
+        options=_object(document["options"]),
+        additions=tuple(
+            Addition(
+                num_tables=_count(addition["num_tables"]),
+                num_left_out=_count(addition["num_left_out"]),
+                made_of=_object(addition["made_of"]),
+            )
+            for addition in document["additions"]
+        ),
+        tables=tuple(
+            TableRecord(**{name: _count(number) for name, number in table.items()}) for table in document["tables"]
+        ),
         parts=tuple(
             PartRecord(**{name: _count(number) for name, number in part.items()}) for part in document["parts"]
         ),
-        num_diverged=_count(document["num_diverged"]),
         files={
             str(name): FileRecord(size=_count(record["size"]), sha256=str(record["sha256"]))
             for name, record in document["files"].items()
@@ -211,16 +287,30 @@ def _count(number: object) -> int:
     return number
 
 
-def _check_names(path: Path, manifest: Manifest) -> None:
+def _object(document: object) -> dict[str, Any]:
+    if not isinstance(document, dict):
+        raise ValueError(f"found {document!r} where an object belongs")
+    return document
+
+
+def _check_counts(path: Place, manifest: Manifest) -> None:
     """Refuse a manifest whose files are not those its counts give: nothing missing, no ``..``, nothing absurd."""
     num_files = len(manifest.files)
     if sum(part.num_values for part in manifest.parts) > num_files * SHARD_FLOATS:
         raise ValueError(f"{path}: its parts have more values than {num_files} files can hold")
-    expected = {"zarr.json", "values/zarr.json"}
-    for index, part in enumerate(manifest.parts):
-        if not (1 <= part.num_graphs <= part.num_values and part.num_templates <= part.num_graphs):
-            raise ValueError(f"{path}: the counts of part {part_name(index)} do not fit together: {part}")
-        expected.update(part_files(index, part))
+    for number, part in enumerate(manifest.parts):
+        if not 1 <= part.num_graphs <= part.num_values:
+            raise ValueError(f"{path}: the counts of part {five_digits(number)} do not fit together: {part}")
+    for inner, outer, noun in (
+        (len(manifest.tables), [addition.num_tables for addition in manifest.additions], "tables"),
+        (len(manifest.parts), [table.num_parts for table in manifest.tables], "parts"),
+    ):
+        if min(outer, default=0) < 1 or sum(outer) != inner:
+            raise ValueError(f"{path}: it counts {inner} {noun} as {outer[:5]}, which do not fit together")
+    for number, table in enumerate(manifest.tables):
+        if table.num_templates > sum(manifest.parts[part].num_graphs for part in manifest.parts_of(number)):
+            raise ValueError(f"{path}: the counts of table {five_digits(number)} do not fit together: {table}")
+    expected = set(files_of(manifest))
     if wrong := sorted(expected ^ set(manifest.files)):
         verb = "does not name" if wrong[0] in expected else "names"
         raise ValueError(f"{path}: {verb} {wrong[0]!r}; by its counts there are {len(expected)} files")

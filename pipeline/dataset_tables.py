@@ -1,13 +1,13 @@
-"""The tables of a parameter-graph dataset: one row per graph, and the texts of the templates.
+"""The tables of a parameter-graph dataset: one row per graph, the texts of the templates, and what was left out.
 
 Reads   Parquet files, as bytes that were compared with the manifest (`read_parquet`)
 Writes  nothing: `parquet_bytes` gives the content of a file
 """
 
-from pathlib import Path
-
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from pipeline.places import Place
 
 GRAPH_COLUMNS = pa.schema(
     [
@@ -18,9 +18,13 @@ GRAPH_COLUMNS = pa.schema(
         ("checkpoint", pa.int32()),
         ("step", pa.int64()),
         ("template", pa.string()),
+        ("family", pa.string()),
+        ("width", pa.int64()),
+        ("depth", pa.int64()),
         ("part", pa.int32()),
         ("offset", pa.int64()),
         ("length", pa.int64()),
+        ("values_sha256", pa.string()),
         ("split", pa.string()),
         ("train_loss", pa.float64()),
         ("train_accuracy", pa.float64()),
@@ -31,10 +35,17 @@ GRAPH_COLUMNS = pa.schema(
         ("architecture", pa.string()),
     ]
 )
-"""What the table of every part has, without nulls; columns ``config.<name>`` and others may follow (docs/stores.md)."""
+"""What every table has, without nulls; columns ``config.<name>`` and others may follow (docs/stores.md)."""
+
+REPEATED_COLUMNS = ("template", "architecture")
+"""Long texts that many graphs share: held once each in an open dataset (dictionary-encoded)."""
 
 TEMPLATE_COLUMNS = pa.schema([("template", pa.string()), ("document", pa.string())])
 """The digest of a template and its text (`pipeline.template_document`)."""
+
+
+LEFT_OUT_COLUMNS = pa.schema([("graph_id", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
+"""What is not in a dataset though it was there to be taken, and why (`pipeline.graph_source.Reason`)."""
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
@@ -44,7 +55,7 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def read_parquet(path: Path, content: bytes, columns: pa.Schema, num_rows: int) -> pa.Table:
+def read_parquet(path: Place, content: bytes, columns: pa.Schema, num_rows: int) -> pa.Table:
     """The table in the content of the file ``path``, its length known beforehand; it may have more than these columns.
 
     Raises:
@@ -66,4 +77,12 @@ def read_parquet(path: Path, content: bytes, columns: pa.Schema, num_rows: int) 
     for column in columns:
         if table[column.name].null_count:
             raise ValueError(f"{path}: column {column.name} has {table[column.name].null_count} nulls; expected none")
+    return table
+
+
+def without_repetition(table: pa.Table) -> pa.Table:
+    """The same table, long texts that many graphs share held once each."""
+    for name in REPEATED_COLUMNS:
+        place = table.column_names.index(name)
+        table = table.set_column(place, name, table[name].dictionary_encode())
     return table

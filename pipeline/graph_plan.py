@@ -1,67 +1,78 @@
-"""Which graphs a dataset has, in which order and in which part: a pure function of zoos' rows and a specification.
+"""Which graphs a dataset has, in which order and in which part: a pure function of a source and a specification.
 
-Reads   nothing: rows and templates come from `pipeline.graph_sources`
+Reads   nothing: rows and templates come from a `GraphSource`
 Writes  nothing: `pipeline.build_graphs` carries the plan out
 
-Order and splits are decided by hashes of names, not by a random generator: they are the same in every language and with
-every version of every library, whatever else is in the dataset.
+The order is decided by hashes of names, as splits are (pipeline.split_rules): whatever else is in the dataset.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64
 
-from pipeline.dataset_manifest import SHARD_FLOATS, PartRecord, part_name
-from pipeline.dataset_tables import GRAPH_COLUMNS
-from pipeline.graph_sources import ZooRows
-from pipeline.parameter_graph import GraphTemplate
-from pipeline.template_document import write_document
-from pipeline.zoo_rows import INR_COLUMNS
+from pipeline.dataset_manifest import SHARD_FLOATS, Dtype, PartRecord, TableRecord, five_digits
+from pipeline.dataset_tables import GRAPH_COLUMNS, LEFT_OUT_COLUMNS
+from pipeline.file_records import sha256
+from pipeline.graph_source import SOURCE_COLUMNS, GraphSource, ValueFile
+from pipeline.split_rules import SplitRule, check_names
+from pipeline.template_document import read_document
+from pipeline.template_sizes import depth, width
 
-
-@dataclass(frozen=True, kw_only=True)
-class SplitRule:
-    """How units are split: by a hash of the unit's name, so that further units never move those that are there."""
-
-    salt: str = "split"
-    """Another salt gives another, independent split."""
-    train: float = 0.7
-    """Fraction of units for training, on average: each unit falls by itself."""
-    val: float = 0.15
-    """Fraction of units for validation; the rest, 1 - train - val, is for testing."""
-
-    def __post_init__(self) -> None:
-        if not (self.train >= 0 and self.val >= 0 and self.train + self.val <= 1):
-            raise ValueError(f"split: train is {self.train}, val is {self.val}; expected fractions, together at most 1")
-
-    def of(self, unit: str) -> str:
-        """The split of a unit: ``train``, ``val`` or ``test``."""
-        digest = hashlib.sha256(f"{self.salt}/{unit}".encode()).digest()
-        fraction = int.from_bytes(digest[:6], "big") / 2**48  # exact in float64
-        if fraction < self.train:
-            return "train"
-        return "val" if fraction < self.train + self.val else "test"
+ROWS_PER_TABLE = 2**16
+"""A table ends before the part that would make it longer; a longer part has a table of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
-    """What a dataset is besides its zoos: everything that decides its bytes, nothing about machines."""
+    """What a dataset is, besides what goes into it; it holds for what is appended too."""
 
     seed: int = 0
-    """Of the order of the graphs."""
+    """Decides the order of the graphs."""
     floats_per_part: int = SHARD_FLOATS
     """A part ends before the graph that would make it longer than this; a longer graph has a part of its own."""
-    split: SplitRule = SplitRule()
-    """Which runs are for training, validation and testing."""
+    dtype: Dtype = "float32"
+    """Of the values on disk. float16 halves the size and rounds: relative error up to 2^-11 for values from 6.1e-5 to
+    65,504, which none may exceed; smaller ones lose more. They are read back as float32."""
+    split: SplitRule = field(default_factory=SplitRule)
+    """The rule of the column ``split``."""
+    further_splits: dict[str, SplitRule] = field(default_factory=dict)
+    """Rules of further columns, by their names, which begin with ``split_``."""
 
     def __post_init__(self) -> None:
         if self.floats_per_part < 1:
             raise ValueError(f"floats_per_part is {self.floats_per_part}; expected at least 1")
+        check_names(list(self.further_splits))
+
+    @property
+    def splits(self) -> dict[str, SplitRule]:
+        """The rule of every split column."""
+        return {"split": self.split, **self.further_splits}
+
+    def options(self) -> dict[str, Any]:
+        """As the manifest has them; its dtype stands beside."""
+        splits = {name: rule.document() for name, rule in self.splits.items()}
+        return {"seed": self.seed, "floats_per_part": self.floats_per_part, "splits": splits}
+
+    @staticmethod
+    def parse(dtype: Dtype, options: Mapping[str, Any]) -> "DatasetSpec":
+        """The inverse of `options`.
+
+        Raises:
+            ValueError: they are not those that a dataset made by this program has.
+        """
+        try:
+            splits = {name: SplitRule.parse(rule) for name, rule in options["splits"].items()}
+            seed, floats_per_part = int(options["seed"]), int(options["floats_per_part"])
+            split = splits.pop("split")
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"its options do not say how to go on ({type(error).__name__}: {error})") from error
+        return DatasetSpec(seed=seed, floats_per_part=floats_per_part, dtype=dtype, split=split, further_splits=splits)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,85 +80,231 @@ class PartPlan:
     """One part, and where its values come from."""
 
     index: int
-    table: pa.Table
-    """As it will be written: one row per graph."""
-    documents: Mapping[str, str]
-    """The text of every template that no earlier part needs, by digest."""
-    chunk: Int64[np.ndarray, " num_graphs"]
-    """Which chunk holds the values of each graph: an index into `DatasetPlan.chunks`."""
-    chunk_offset: Int64[np.ndarray, " num_graphs"]
+    graph_id: tuple[str, ...]
+    values_sha256: tuple[str, ...]
+    length: Int64[np.ndarray, " num_graphs"]
+    file: Int64[np.ndarray, " num_graphs"]
+    """Which file holds the values of each graph: an index into `DatasetPlan.files`."""
+    file_offset: Int64[np.ndarray, " num_graphs"]
     """Where they start in it."""
+    dtype: Dtype
 
     def __str__(self) -> str:
-        return part_name(self.index)
+        return five_digits(self.index)
 
     @property
     def record(self) -> PartRecord:
         """What the manifest says of it."""
-        num_values = int(self.table["length"].to_numpy().sum())
-        return PartRecord(num_graphs=self.table.num_rows, num_values=num_values, num_templates=len(self.documents))
+        return PartRecord(num_graphs=len(self.graph_id), num_values=int(self.length.sum()))
+
+    @property
+    def digest(self) -> str:
+        """Of all that decides its bytes."""
+        return sha256("\n".join((self.dtype, *self.graph_id, *self.values_sha256)).encode())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TablePlan:
+    """One table, as it will be written."""
+
+    rows: pa.Table
+    documents: Mapping[str, str]
+    """The text of every template that no earlier table needs, by digest."""
+    num_parts: int
+
+    @property
+    def record(self) -> TableRecord:
+        """What the manifest says of it."""
+        return TableRecord(num_parts=self.num_parts, num_templates=len(self.documents))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DatasetPlan:
-    """A whole dataset before it is written."""
+    """An addition to a dataset before it is written."""
 
     parts: tuple[PartPlan, ...]
-    chunks: tuple[Path, ...]
-    """The values.npy of every chunk of every zoo."""
-    num_diverged: int
-    """Rows of the zoos that were left out."""
+    tables: tuple[TablePlan, ...]
+    left_out: pa.Table
+    """`LEFT_OUT_COLUMNS`, ordered by graph."""
+    files: tuple[ValueFile, ...]
 
     @property
     def num_graphs(self) -> int:
-        return sum(part.table.num_rows for part in self.parts)
+        return sum(len(part.graph_id) for part in self.parts)
 
 
-def plan_dataset(rows: ZooRows, templates: Mapping[str, GraphTemplate], spec: DatasetSpec) -> DatasetPlan:
-    """The dataset of these rows; ``templates`` has one for every architecture document."""
-    ordered = rows.table.take(shuffled(graph_ids(rows.table), spec.seed))
-    part, offset = place(ordered["length"].to_numpy(), spec.floats_per_part)
-    table = graph_table(ordered, part, offset, templates, spec.split)
-    documents = {template.digest: write_document(template) for template in templates.values()}
-    ends = np.append(np.flatnonzero(np.diff(part)) + 1, len(part)).tolist()
-    parts: list[PartPlan] = []
-    for start, end in zip([0, *ends], ends, strict=False):
-        needed = table["template"][start:end].unique().to_pylist()
-        plan = PartPlan(
-            index=len(parts),
-            table=table.take(np.arange(start, end)),  # a slice would take the whole table along to its task
-            documents={digest: documents.pop(digest) for digest in needed if digest in documents},
-            chunk=ordered["chunk"].to_numpy()[start:end],
-            chunk_offset=ordered["offset"].to_numpy()[start:end],
+@dataclass(frozen=True, kw_only=True)
+class Present:
+    """What is in a dataset already, of which no second may be added."""
+
+    num_parts: int = 0
+    graph_ids: Container[str] = frozenset()
+    templates: Container[str] = frozenset()
+    graph_of: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """A graph by its template and the digest of its values."""
+    sides: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Of every split column: the side of every unit."""
+
+
+def plan_dataset(
+    source: GraphSource,
+    spec: DatasetSpec,
+    duplicates: Literal["leave out", "keep"] = "leave out",
+    present: Present = Present(),
+) -> DatasetPlan:
+    """What becomes of a source in a dataset of this specification, in which some graphs may be present.
+
+    Raises:
+        ValueError: nothing is left to put into it, a graph is there already, or a unit would change its side.
+    """
+    rows, left_out = source.rows, [source.left_out]
+    check_ids(rows["graph_id"].to_pylist(), present)
+    if duplicates == "leave out":
+        rows, found = without_duplicates(rows, present)
+        left_out.append(found)
+    if rows.num_rows == 0:
+        raise ValueError(
+            f"{', '.join(source.sources)}: nothing to put into a dataset; {reasons(pa.concat_tables(left_out))}"
         )
-        parts.append(plan)
-    return DatasetPlan(parts=tuple(parts), chunks=rows.chunks, num_diverged=rows.num_diverged)
+    ordered = rows.take(shuffled(rows["graph_id"].to_pylist(), spec.seed))
+    part, offset = place(ordered["length"].to_numpy(), spec.floats_per_part)
+    table = graph_table(ordered, part + present.num_parts, offset, source.documents, spec.splits)
+    check_sides(table, present)
+    everything = pa.concat_tables(left_out)
+    return DatasetPlan(
+        parts=plan_parts(ordered, part, present.num_parts, spec.dtype),
+        tables=plan_tables(table, part, source.documents, present.templates),
+        left_out=everything.take(np.argsort(everything["graph_id"].to_numpy(), kind="stable")),
+        files=source.files,
+    )
+
+
+def plan_parts(
+    rows: pa.Table, part: Int64[np.ndarray, " num_graphs"], first: int, dtype: Dtype
+) -> tuple[PartPlan, ...]:
+    """The parts of rows that are in order; ``first`` is the number of the first part."""
+    columns = {name: rows[name].to_numpy() for name in ("length", "file", "file_offset")}
+    texts = {name: rows[name].to_pylist() for name in ("graph_id", "values_sha256")}
+    return tuple(
+        PartPlan(
+            index=first + index,
+            dtype=dtype,
+            **{name: tuple(column[start:end]) for name, column in texts.items()},
+            **{name: column[start:end] for name, column in columns.items()},
+        )
+        for index, (start, end) in enumerate(stretches(part))
+    )
+
+
+def plan_tables(
+    table: pa.Table, part: Int64[np.ndarray, " num_graphs"], documents: Mapping[str, str], present: Container[str]
+) -> tuple[TablePlan, ...]:
+    """The tables: rows of whole parts; the text of a template that is not present lies with the first that needs it."""
+    sizes = np.array([end - start for start, end in stretches(part)], dtype=np.int64)
+    table_of_part, _ = place(sizes, ROWS_PER_TABLE)
+    left = {digest: text for digest, text in documents.items() if digest not in present}
+    tables: list[TablePlan] = []
+    for start, end in stretches(table_of_part[part]):
+        rows = table.slice(start, end - start)
+        needed = rows["template"].unique().to_pylist()
+        plan = TablePlan(
+            rows=rows,
+            documents={digest: left.pop(digest) for digest in needed if digest in left},
+            num_parts=int(part[end - 1] - part[start]) + 1,
+        )
+        tables.append(plan)
+    return tuple(tables)
 
 
 def graph_table(
     rows: pa.Table,
     part: Int64[np.ndarray, " num_graphs"],
     offset: Int64[np.ndarray, " num_graphs"],
-    templates: Mapping[str, GraphTemplate],
-    split: SplitRule,
+    documents: Mapping[str, str],
+    splits: Mapping[str, SplitRule],
 ) -> pa.Table:
-    """The columns of the dataset for the rows of zoos, in the rows' order."""
-    split_of = {unit: split.of(unit) for unit in rows["unit"].unique().to_pylist()}
+    """The columns of the dataset for the rows of a source, in the rows' order."""
+    used = rows["template"].unique().to_pylist()
+    templates = {digest: read_document(documents[digest]) for digest in used}
+    digests = rows["template"].to_pylist()
+    sizes = {digest: (width(template), depth(template)) for digest, template in templates.items()}
     made = {
-        "graph_id": graph_ids(rows),
-        "template": [templates[architecture].digest for architecture in rows["architecture"].to_pylist()],
+        "width": [sizes[digest][0] for digest in digests],
+        "depth": [sizes[digest][1] for digest in digests],
         "part": part.astype(np.int32),
         "offset": offset,
-        "split": [split_of[unit] for unit in rows["unit"].to_pylist()],
     }
-    further = [field for field in rows.schema if field.name.startswith("config.") or field.name in INR_COLUMNS]
-    schema = pa.schema([*GRAPH_COLUMNS, *further])
-    return pa.table({name: made[name] if name in made else rows[name] for name in schema.names}, schema=schema)
+    further = [field for field in rows.schema if field.name not in SOURCE_COLUMNS.names]
+    if taken := [name for name in rows.schema.names if name in made or name in splits]:
+        raise ValueError(f"the source has a column {taken[0]!r}, a name that datasets use themselves; rename it")
+    known = pa.schema([column for column in GRAPH_COLUMNS if column.name != "split"])
+    schema = pa.schema([*known, *further])
+    table = pa.table({name: made[name] if name in made else rows[name] for name in schema.names}, schema=schema)
+    sides = {name: pa.array(rule.sides(table), type=pa.string()) for name, rule in splits.items()}
+    named = [*GRAPH_COLUMNS.names, *(name for name in splits if name != "split"), *further_names(further)]
+    return pa.table({name: sides[name] if name in sides else table[name] for name in named})
 
 
-def graph_ids(rows: pa.Table) -> list[str]:
-    """``<run id>@<epoch>``: one checkpoint of one run."""
-    return [f"{run}@{epoch}" for run, epoch in zip(rows["run_id"].to_pylist(), rows["epoch"].to_pylist(), strict=True)]
+def further_names(fields: Sequence[pa.Field]) -> list[str]:
+    """Their names."""
+    return [column.name for column in fields]
+
+
+def check_ids(graph_ids: Sequence[str], present: Present) -> None:
+    """Refuse a graph that is there twice.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    if len(set(graph_ids)) < len(graph_ids):
+        ordered = sorted(graph_ids)
+        twice = next(this for this, following in pairwise(ordered) if this == following)
+        raise ValueError(f"graph {twice} is there twice; give every run an id of its own")
+    if there := next((graph_id for graph_id in graph_ids if graph_id in present.graph_ids), None):
+        raise ValueError(f"graph {there} is in the dataset already; append what is not there yet")
+
+
+def check_sides(table: pa.Table, present: Present) -> None:
+    """Refuse graphs whose unit is in the dataset, on another side: appending moves nothing.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    units = table["unit"].to_pylist()
+    for name, side_of in present.sides.items():
+        for unit, side in zip(units, table[name].to_pylist(), strict=True):
+            if side_of.get(unit, side) != side:
+                raise ValueError(
+                    f"unit {unit} would be {side!r} by {name}, and its graphs in the dataset are {side_of[unit]!r}; "
+                    "make a new dataset of all of them with another rule"
+                )
+
+
+def without_duplicates(rows: pa.Table, present: Present) -> tuple[pa.Table, pa.Table]:
+    """The rows without those of the same template and values as another, the first by graph id; and what was left
+    out."""
+    ids = rows["graph_id"].to_pylist()
+    keys = list(zip(rows["template"].to_pylist(), rows["values_sha256"].to_pylist(), strict=True))
+    first = dict(present.graph_of)
+    original: dict[int, str] = {}
+    for row in sorted(range(len(ids)), key=ids.__getitem__):
+        if first.setdefault(keys[row], ids[row]) != ids[row]:
+            original[row] = first[keys[row]]
+    kept = np.setdiff1d(np.arange(len(ids)), np.array(list(original), dtype=np.int64))
+    columns = [[ids[row] for row in original], ["duplicate"] * len(original), list(original.values())]
+    return rows.take(kept), pa.table(columns, schema=LEFT_OUT_COLUMNS)
+
+
+def reasons(left_out: pa.Table) -> str:
+    """How many were left out, and why: ``2 diverged, 1 duplicate``."""
+    counts = {count["values"]: count["counts"] for count in left_out["reason"].value_counts().to_pylist()}
+    return ", ".join(f"{counts[reason]:,} {reason}" for reason in sorted(counts)) or "nothing was left out"
+
+
+def stretches(numbers: Int64[np.ndarray, " n"]) -> list[tuple[int, int]]:
+    """Where equal numbers stand side by side: start and end of each stretch."""
+    ends = [*(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
+    return list(zip([0, *ends], ends, strict=False))
 
 
 def shuffled(graph_ids: Sequence[str], seed: int) -> Int64[np.ndarray, " num_graphs"]:

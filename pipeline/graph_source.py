@@ -10,7 +10,7 @@ Zoos (pipeline.graph_sources) and other people's files (pipeline.state_dict_file
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -43,15 +43,13 @@ SOURCE_COLUMNS = pa.schema(
 )
 """What every row has, without nulls; a label that is not known is NaN. Further columns are labels and configuration."""
 
-LEFT_OUT_COLUMNS = pa.schema([("graph_id", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
-"""What is not in a dataset though it was there to be taken; ``reason`` is a `Reason`."""
-
 Reason = Literal["diverged", "not chosen", "refused", "duplicate"]
 """``diverged``: training gave values that are no numbers. ``not chosen``: by the selection that was asked for.
 ``refused``: a file that cannot be read or does not fit; ``detail`` is the error. ``duplicate``: the values are those of
 the graph ``detail``."""
 
 
+@runtime_checkable
 class ValueFile(Protocol):
     """A file that holds the values of graphs, one after another. It travels to the tasks, so it is small."""
 
@@ -80,7 +78,7 @@ class GraphSource:
     """`SOURCE_COLUMNS` and more; ``file`` is an index into ``files``, and the values of a graph are
     ``files[file].read()[file_offset : file_offset + length]``."""
     left_out: pa.Table
-    """`LEFT_OUT_COLUMNS`."""
+    """`LEFT_OUT_COLUMNS` of pipeline.dataset_tables."""
     documents: Mapping[str, str]
     """The text of every template, by its digest (pipeline.template_document)."""
     files: tuple[ValueFile, ...]

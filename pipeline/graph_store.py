@@ -4,72 +4,80 @@
     graph = dataset.split("train")[0]
 
 Reads   the manifest and the tables when a dataset is opened; values and templates when they are asked for
-Writes  nothing: `encode_values` gives the files of an array, `pipeline.build_graphs` writes them
+Writes  nothing: `pipeline.dataset_writer` writes datasets, `GraphDataset.materialise` a local copy of the values
 
 Values are never read graph by graph: a part is decoded whole and kept among the last few. What comes from the disk is
 checked here: files against the manifest, tables against the lengths of the arrays, arrays against the format.
 """
 
-import json
 import operator
+import os
 from collections.abc import Iterator, Mapping
+from copy import copy
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
-import zarr
-from jaxtyping import Float32
-from zarr.abc.buffer import Buffer
-from zarr.buffer import cpu
-from zarr.codecs import BloscCodec, Crc32cCodec
-from zarr.storage import MemoryStore
+import pyarrow.compute as pc
+from jaxtyping import Float32, Int64
 
-from pipeline.dataset_manifest import (
-    CHUNK_FLOATS,
-    SHARD_FLOATS,
-    CheckedFiles,
-    part_files,
-    part_name,
-    read_group,
-    read_manifest,
-)
-from pipeline.dataset_tables import GRAPH_COLUMNS, TEMPLATE_COLUMNS, read_parquet
-from pipeline.parameter_graph import GraphTemplate, ParameterGraph
-from pipeline.parquet_files import equal
-from pipeline.template_document import read_document
+from pipeline.dataset_manifest import CheckedFiles, five_digits, left_out_file, part_files, read_manifest, table_file
+from pipeline.dataset_tables import GRAPH_COLUMNS, LEFT_OUT_COLUMNS, read_parquet, without_repetition
+from pipeline.local_copy import LocalCopy, local_copy
+from pipeline.parameter_graph import ParameterGraph
+from pipeline.parquet_files import where
+from pipeline.places import PathName, check_reachable, place
+from pipeline.stored_templates import Templates
+from pipeline.value_arrays import decode_values
 
-TEMPLATES_IN_MEMORY = 256
+if TYPE_CHECKING:
+    from pipeline.graph_stream import GraphStream
 
 
-def open_graphs(path: Path | str, parts_in_memory: int = 8) -> "GraphDataset":
+def open_graphs(path: PathName, parts_in_memory: int = 8) -> "GraphDataset":
     """The dataset at ``path``, without its values: only the manifest and the tables are read.
 
     Args:
-        path: the dataset's folder.
+        path: the dataset's folder, or s3://bucket/folder.
         parts_in_memory: decoded parts that are kept, at most; 16 MiB each at the default size of a part.
 
     Raises:
         ValueError: no dataset is there, or a file is missing, altered or of another version.
     """
-    store = PartStore(Path(path), parts_in_memory)
-    return GraphDataset(store, store.read_tables(), selections=())
+    root = place(path)
+    check_reachable(root)
+    files = CheckedFiles(root, read_manifest(root))
+    table, table_of = read_tables(files)
+    return GraphDataset(DatasetStore(files, table_of, PartStore(files, parts_in_memory)), table, None)
+
+
+@runtime_checkable
+class ValueParts(Protocol):
+    """Where the values of parts are read from."""
+
+    parts_in_memory: int
+
+    def read_part(self, part: int) -> Float32[np.ndarray, " num_values"]:
+        """The values of a part, read-only."""
+        ...
 
 
 class GraphDataset:
     """Parameter graphs, in the order of the table. Pickling it takes its path along, not its data."""
 
     table: pa.Table
-    """One row per graph; `GRAPH_COLUMNS` and the configuration of its run."""
+    """One row per graph; `GRAPH_COLUMNS`, further splits and labels, and the configuration of its run."""
 
-    def __init__(self, store: "PartStore", table: pa.Table, selections: tuple[tuple[str, str], ...]) -> None:
+    def __init__(self, store: "DatasetStore", table: pa.Table, rows: Int64[np.ndarray, " num_graphs"] | None) -> None:
         self.table = table
         self._store = store
-        self._selections = selections
+        self._rows = rows
         self._part = table["part"].to_numpy()
         self._offset = table["offset"].to_numpy()
         self._length = table["length"].to_numpy()
+        template = table["template"].unify_dictionaries().combine_chunks()
+        self._template, self._digests = template.indices.to_numpy(), template.dictionary.to_pylist()
 
     @property
     def files(self) -> CheckedFiles:
@@ -77,14 +85,28 @@ class GraphDataset:
         return self._store.files
 
     @property
-    def made_of(self) -> dict[str, Any]:
-        """The attributes of its zarr.json: the zoos and options it was made from."""
-        return read_group(self.files.root / "zarr.json", self.files.read("zarr.json"))
+    def templates(self) -> Templates:
+        """Every template of the dataset by its digest, read when it is asked for; the same for every selection."""
+        return self._store.templates
 
     @property
-    def templates(self) -> "Templates":
-        """Every template of the dataset by its digest, read when it is asked for; the same for every split."""
-        return self._store.templates
+    def made_of(self) -> dict[str, Any]:
+        """What the dataset was made from and how: ``sources``, ``seed``, ``floats_per_part``, ``splits``, ``dtype``."""
+        manifest, sources = self.files.manifest, {}
+        for addition in manifest.additions:
+            sources |= addition.made_of.get("sources", {})
+        return {"sources": sources, **manifest.options, "dtype": manifest.dtype}
+
+    @property
+    def left_out(self) -> pa.Table:
+        """What is not in the dataset though it was there to be taken: ``graph_id``, ``reason`` and ``detail``."""
+        tables = [LEFT_OUT_COLUMNS.empty_table()]
+        for number, addition in enumerate(self.files.manifest.additions):
+            if addition.num_left_out:
+                name = left_out_file(number)
+                content = self.files.read(name)
+                tables.append(read_parquet(self.files.root / name, content, LEFT_OUT_COLUMNS, addition.num_left_out))
+        return pa.concat_tables(tables)
 
     def __len__(self) -> int:
         return len(self._part)
@@ -93,7 +115,7 @@ class GraphDataset:
         row = range(len(self))[operator.index(index)]
         offset, length = int(self._offset[row]), int(self._length[row])
         values = self.read_part(int(self._part[row]))[offset : offset + length].copy()
-        template = self.templates[self.table["template"][row].as_py()]
+        template = self.templates[self._digests[self._template[row]]]
         try:
             return template.graph(values)
         except ValueError as error:
@@ -111,11 +133,59 @@ class GraphDataset:
         if column not in self.table.column_names or self.table.schema.field(column).type != pa.string():
             names = [field.name for field in self.table.schema if field.name.startswith("split")]
             raise ValueError(f"{self.files.root}: no column {column!r} to split by; expected one of {', '.join(names)}")
-        chosen = self.table.filter(equal(self.table[column], name))
-        if chosen.num_rows == 0:
+        rows = np.flatnonzero(self.table[column].to_numpy() == name)
+        if len(rows) == 0:
             found = {str(row["values"]): row["counts"] for row in self.table[column].value_counts().to_pylist()}
             raise ValueError(f"{self.files.root}: {column} {name!r} has no graphs; found {found}")
-        return GraphDataset(self._store, chosen, (*self._selections, (name, column)))
+        return self.select(rows)
+
+    def filter(self, expression: pc.Expression) -> "GraphDataset":
+        """The graphs whose row an expression holds for: ``dataset.filter(pc.field("test_accuracy") > 0.5)``.
+
+        Raises:
+            ValueError: it names no column of the table, gives no truth values, or holds for no graph.
+        """
+        try:
+            rows = where(self.table, expression)
+        except (pa.ArrowException, KeyError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{self.files.root}: cannot filter by {expression}: {reason}") from error
+        if len(rows) == 0:
+            raise ValueError(f"{self.files.root}: {expression} holds for none of {len(self)} graphs")
+        return self.select(rows)
+
+    def select(self, rows: Int64[np.ndarray, " num_chosen"]) -> "GraphDataset":
+        """The graphs of these rows of the table, in this order.
+
+        Raises:
+            IndexError: a row is not there.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        if len(rows) and not (rows.min() >= 0 and rows.max() < len(self)):
+            raise IndexError(f"rows {rows.min()} to {rows.max()} are asked for; the dataset has {len(self)} graphs")
+        whole = rows if self._rows is None else self._rows[rows]
+        return GraphDataset(self._store, self.table.take(rows), whole)
+
+    def stream(
+        self, *, seed: int = 0, epoch: int = 0, parts_per_window: int = 4, rank: int = 0, num_ranks: int = 1
+    ) -> "GraphStream":
+        """All graphs once, shuffled within windows of parts; see `pipeline.graph_stream.GraphStream`."""
+        from pipeline.graph_stream import GraphStream
+
+        return GraphStream(
+            self, seed=seed, epoch=epoch, parts_per_window=parts_per_window, rank=rank, num_ranks=num_ranks
+        )
+
+    def materialise(self, folder: str | os.PathLike[str]) -> "GraphDataset":
+        """The same graphs, their values read from a local memory-mapped copy, which is made if it is not there.
+
+        The copy is of the whole dataset, float32, 4 bytes a value; any selection of any process may use it.
+
+        Raises:
+            ValueError: the folder holds something else, or the copy of another dataset.
+        """
+        flat = local_copy(self.files.manifest, self._store.parts.read_part, folder)
+        return GraphDataset(self._store.reading(flat), self.table, self._rows)
 
     def read_part(self, part: int) -> Float32[np.ndarray, " num_values"]:
         """The values of a part, decoded and read-only; the last few parts stay in memory.
@@ -123,175 +193,108 @@ class GraphDataset:
         Raises:
             ValueError: a file of the part is missing or altered.
         """
-        return self._store.read_part(part)
+        return self._store.parts.read_part(part)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return reopen_graphs, (
-            self.files.root.absolute(),
-            self._store.parts_in_memory,
-            self.files.manifest.digest,
-            self._selections,
-        )
+        flat = str(self._store.parts.folder) if isinstance(self._store.parts, LocalCopy) else None
+        root = self.files.root
+        where_it_lies = str(root.absolute()) if "://" not in str(root) else str(root)
+        state = (where_it_lies, self._store.parts.parts_in_memory, self.files.manifest.digest, self._rows, flat)
+        return reopen_graphs, state
 
 
 def reopen_graphs(
-    path: Path, parts_in_memory: int, digest: str, selections: tuple[tuple[str, str], ...]
+    path: str, parts_in_memory: int, digest: str, rows: Int64[np.ndarray, " num_graphs"] | None, flat: str | None
 ) -> GraphDataset:
     """What unpickling a dataset does: open it in this process, and make sure that it is still the same one."""
     dataset = open_graphs(path, parts_in_memory)
     if dataset.files.manifest.digest != digest:
         raise ValueError(f"{path}: the dataset was replaced while it was in use; start again")
-    for name, column in selections:
-        dataset = dataset.split(name, column)
-    return dataset
+    if flat is not None:
+        dataset = dataset.materialise(flat)
+    return dataset if rows is None else dataset.select(rows)
+
+
+class DatasetStore:
+    """What all views of an open dataset share: its checked files, its templates, and where values are read."""
+
+    def __init__(self, files: CheckedFiles, table_of: Mapping[str, int], parts: ValueParts) -> None:
+        self.files = files
+        self.templates = Templates(files, table_of)
+        self.parts = parts
+
+    def reading(self, parts: ValueParts) -> "DatasetStore":
+        """The same, with values from elsewhere."""
+        store = copy(self)
+        store.parts = parts
+        return store
 
 
 class PartStore:
-    """What all views of an open dataset share: its checked files and the parts in memory."""
+    """Parts decoded from the dataset's arrays, the last few of them kept."""
 
-    def __init__(self, root: Path, parts_in_memory: int) -> None:
+    def __init__(self, files: CheckedFiles, parts_in_memory: int) -> None:
         self.parts_in_memory = parts_in_memory
-        self.files = CheckedFiles(root, read_manifest(root))
-        self.templates = Templates(self)
+        self._files = files
         self.read_part = lru_cache(parts_in_memory)(self._read_part)
 
-    def read_tables(self) -> pa.Table:
-        """The tables of all parts as one; also tells the templates which part has which."""
-        tables = [self._read_table(part) for part in range(len(self.files.manifest.parts))]
-        try:
-            table = pa.concat_tables(tables)
-        except pa.ArrowException as error:
-            raise ValueError(f"{self.files.root}: the tables have different columns: {error}") from error
-        for part, rows in enumerate(tables):
-            needed = [
-                digest for digest in rows["template"].unique().to_pylist() if digest not in self.templates.part_of
-            ]
-            if len(needed) != (count := self.files.manifest.parts[part].num_templates):
-                path = self.files.root / f"tables/{part_name(part)}.parquet"
-                raise ValueError(f"{path}: {len(needed)} templates are first needed here; the manifest says {count}")
-            self.templates.part_of.update(dict.fromkeys(needed, part))
-        return table
-
     def _read_part(self, part: int) -> Float32[np.ndarray, " num_values"]:
-        name, num_values = part_name(part), self.files.manifest.parts[part].num_values
-        folder = f"values/{name}/"
-        contents = {
-            file.removeprefix(folder): self.files.read(file)
-            for file in part_files(part, self.files.manifest.parts[part])
-            if file.startswith(folder)
-        }
-        values = decode_values(self.files.root / folder, contents, num_values)
+        manifest, folder = self._files.manifest, f"values/{five_digits(part)}/"
+        num_values = manifest.parts[part].num_values
+        contents = {name.removeprefix(folder): self._files.read(name) for name in part_files(part, num_values)}
+        values = decode_values(self._files.root / folder, contents, num_values, manifest.dtype)
         values.flags.writeable = False
         return values
 
-    def _read_table(self, part: int) -> pa.Table:
-        name = f"tables/{part_name(part)}.parquet"
-        path, record = self.files.root / name, self.files.manifest.parts[part]
-        table = read_parquet(path, self.files.read(name), GRAPH_COLUMNS, record.num_graphs)
-        offset, length = table["offset"].to_numpy(), table["length"].to_numpy()
-        end = np.cumsum(length)
-        wrong = (table["part"].to_numpy() != part) | (length < 1) | (offset != end - length) | (end > record.num_values)
-        for row in np.flatnonzero(wrong)[:1].tolist():
-            raise ValueError(
-                f"{path}: row {row}: part {table['part'][row]}, offset {offset[row]}, length {length[row]}; expected "
-                f"part {part}, and graphs one after another within {record.num_values} values"
-            )
-        if end[-1] != record.num_values:
-            raise ValueError(f"{path}: its graphs have {end[-1]} values; the manifest says {record.num_values}")
-        return table
 
+def read_tables(files: CheckedFiles) -> tuple[pa.Table, dict[str, int]]:
+    """All tables as one, and for each template the table it is stored with: the first that needs it.
 
-class Templates(Mapping[str, GraphTemplate]):
-    """Templates by digest. Each is stored with the first part that needs it; the last few that were read are kept."""
-
-    def __init__(self, store: PartStore) -> None:
-        self.part_of: dict[str, int] = {}
-        self._store = store
-        self._read = lru_cache(TEMPLATES_IN_MEMORY)(self._read_template)
-
-    def __getitem__(self, digest: str) -> GraphTemplate:
-        return self._read(digest)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.part_of)
-
-    def __len__(self) -> int:
-        return len(self.part_of)
-
-    def _read_template(self, digest: str) -> GraphTemplate:
-        part, files = self.part_of[digest], self._store.files
-        name = f"templates/{part_name(part)}.parquet"
-        num_templates = files.manifest.parts[part].num_templates
-        rows = read_parquet(files.root / name, files.read(name), TEMPLATE_COLUMNS, num_templates)
-        if (row := rows["template"].index(digest).as_py()) < 0:
-            raise ValueError(
-                f"{files.root / name}: template {digest} is not there; part {part} is the first to need it"
-            )
-        try:
-            template = read_document(rows["document"][row].as_py())
-        except ValueError as error:
-            raise ValueError(f"{files.root / name}: template {digest}: {error}") from error
-        if template.digest != digest:
-            raise ValueError(f"{files.root / name}: template {digest}: this is not the digest of its text")
-        return template
-
-
-def encode_values(values: Float32[np.ndarray, " num_values"]) -> dict[str, bytes]:
-    """The files of a zarr array of these values, by their paths in its folder."""
-    store: dict[str, Buffer] = {}
-    array = zarr.create_array(
-        MemoryStore(store),
-        shape=values.shape,
-        dtype="float32",
-        chunks=(CHUNK_FLOATS,),
-        shards=(SHARD_FLOATS,),
-        compressors=[BloscCodec(typesize=4, cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec()],
-        filters=None,
-        fill_value=np.nan,
-    )
-    array[:] = values
-    return {name: content.to_bytes() for name, content in store.items()}
-
-
-def decode_values(folder: Path, contents: Mapping[str, bytes], num_values: int) -> Float32[np.ndarray, " num_values"]:
-    """The inverse of `encode_values`; ``folder`` is where the files came from.
+    Columns that only later additions have are null before.
 
     Raises:
-        ValueError: the array is not of the format, or has another length.
+        ValueError: a table is missing, altered, or does not fit the manifest.
     """
-    expected = array_document(num_values)
+    tables: list[pa.Table] = []
+    table_of: dict[str, int] = {}
+    for number, record in enumerate(files.manifest.tables):
+        table = without_repetition(read_table(files, number))
+        needed = [digest for digest in table["template"].unique().to_pylist() if digest not in table_of]
+        if len(needed) != record.num_templates:
+            raise ValueError(
+                f"{files.root / table_file(number)}: {len(needed)} templates are first needed here; the manifest says "
+                f"{record.num_templates}"
+            )
+        table_of |= dict.fromkeys(needed, number)
+        tables.append(table)
     try:
-        document = json.loads(contents["zarr.json"])
-        found = {name: document.get(name) for name in expected}
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{folder / 'zarr.json'}: not the description of an array: {error}") from error
-    for name in expected:
-        if found[name] != expected[name]:
-            raise ValueError(f"{folder / 'zarr.json'}: {name} is {found[name]}; the format has {expected[name]}")
-    store = MemoryStore({name: cpu.Buffer.from_bytes(content) for name, content in contents.items()}, read_only=True)
-    try:
-        return np.asarray(zarr.open_array(store, mode="r")[:])
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{folder}: cannot be decoded: {error}") from error
+        return pa.concat_tables(tables, promote_options="default").unify_dictionaries(), table_of
+    except pa.ArrowException as error:
+        raise ValueError(f"{files.root}: the tables have columns of different types: {error}") from error
 
 
-def array_document(num_values: int) -> dict[str, Any]:
-    """What the zarr.json of a part's array must say."""
-    little, checksum = {"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}
-    blosc = {"typesize": 4, "cname": "lz4", "clevel": 5, "shuffle": "bitshuffle", "blocksize": 0}
-    sharding = {
-        "chunk_shape": [CHUNK_FLOATS],
-        "codecs": [little, {"name": "blosc", "configuration": blosc}, checksum],
-        "index_codecs": [little, checksum],
-        "index_location": "end",
-    }
-    return {
-        "zarr_format": 3,
-        "node_type": "array",
-        "shape": [num_values],
-        "data_type": "float32",
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [SHARD_FLOATS]}},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": "NaN",
-        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
-    }
+def read_table(files: CheckedFiles, number: int) -> pa.Table:
+    """One table, its rows where the manifest has its parts."""
+    parts = files.manifest.parts_of(number)
+    records = files.manifest.parts[parts.start : parts.stop]
+    path, counts = files.root / table_file(number), [record.num_graphs for record in records]
+    table = read_parquet(path, files.read(table_file(number)), GRAPH_COLUMNS, sum(counts))
+    part, offset, length = (table[name].to_numpy() for name in ("part", "offset", "length"))
+    expected = np.repeat(np.arange(parts.start, parts.stop), counts)
+    num_values = np.array([record.num_values for record in records], dtype=np.int64)
+    end = np.cumsum(np.clip(length, 0, num_values.max()))  # clipped, so that no sum overflows
+    before = np.cumsum([0, *counts[:-1]])
+    end -= np.repeat(np.concatenate([[0], end[before[1:] - 1]]), counts)
+    wrong = (part != expected) | (length < 1) | (offset != end - length) | (end > np.repeat(num_values, counts))
+    for row in np.flatnonzero(wrong)[:1].tolist():
+        raise ValueError(
+            f"{path}: row {row}: part {part[row]}, offset {offset[row]}, length {length[row]}; expected part "
+            f"{expected[row]}, and graphs one after another within {num_values[expected[row] - parts.start]} values"
+        )
+    last = before + np.array(counts) - 1
+    for place_in_table in np.flatnonzero(end[last] != num_values)[:1].tolist():
+        raise ValueError(
+            f"{path}: the graphs of part {parts.start + place_in_table} have {end[last[place_in_table]]} values; the "
+            f"manifest says {num_values[place_in_table]}"
+        )
+    return table

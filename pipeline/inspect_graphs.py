@@ -9,15 +9,20 @@ Writes  nothing
 
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float64
 
 from pipeline.dataset_manifest import MANIFEST
+from pipeline.dataset_plots import plot_dataset
+from pipeline.graph_plan import reasons
 from pipeline.graph_store import GraphDataset, open_graphs
 from pipeline.inr_plots import plot_inrs
 from pipeline.inr_zoo import InrSpec
+from pipeline.places import Place, check_reachable, is_local, place
+from pipeline.split_rules import SIDES
 from pipeline.zoo_plots import plot_zoo
 from pipeline.zoo_store import finished_chunks, open_zoo, read_chunk
 from pipeline.zoo_summary import summary
@@ -26,30 +31,37 @@ SHOWN_TEMPLATES = 5
 QUANTILES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
 
 
-def inspect(path: Path, plots: Path | None = None) -> None:
+def inspect(path: str | Path, plots: Path | None = None) -> None:
     """Say what is in a dataset or a zoo.
 
     Args:
-        path: the folder of a parameter-graph dataset or of a zoo.
+        path: the folder of a parameter-graph dataset or of a zoo; a dataset may lie at s3://bucket/folder.
         plots: of a zoo, a file for a picture: accuracy by hyperparameter, learning curves, split-half reliability; or
             what implicit networks show, how good they are, and after how many steps.
     """
-    if not any((path / name).exists() for name in ("zoo.json", "zarr.json", MANIFEST)):
-        raise ValueError(f"{path}: neither a zoo nor a dataset of parameter graphs here")
-    if plots is not None:
-        if not (path / "zoo.json").exists():
-            raise ValueError(f"{path} is a dataset; pictures are drawn of zoos (--plots)")
-        zoo = open_zoo(path)
-        (plot_inrs if isinstance(zoo.spec, InrSpec) else plot_zoo)(zoo, plots)
-    lines = zoo_lines(path) if (path / "zoo.json").exists() else dataset_lines(open_graphs(path))
+    root = place(path)
+    check_reachable(root)
+    if not any((root / name).exists() for name in ("zoo.json", "zarr.json", MANIFEST)):
+        raise ValueError(f"{root}: neither a zoo nor a dataset of parameter graphs here")
+    lines = zoo_lines(root, plots) if is_local(root) and (root / "zoo.json").exists() else graph_lines(root, plots)
     print("\n".join(lines))
     if plots is not None:
         print(f"  picture: {plots}")
 
 
-def zoo_lines(path: Path) -> Iterator[str]:
-    """What `inspect` says of a zoo."""
+def graph_lines(root: Place, plots: Path | None) -> Iterator[str]:
+    """What `inspect` says of a dataset; the picture is drawn first."""
+    dataset = open_graphs(root)
+    if plots is not None:
+        plot_dataset(dataset, plots)
+    yield from dataset_lines(dataset)
+
+
+def zoo_lines(path: Path, plots: Path | None) -> Iterator[str]:
+    """What `inspect` says of a zoo; the picture is drawn first."""
     zoo = open_zoo(path)
+    if plots is not None:
+        (plot_inrs if isinstance(zoo.spec, InrSpec) else plot_zoo)(zoo, plots)
     yield from summary(zoo)
     finished = finished_chunks(zoo)
     if finished:
@@ -60,7 +72,7 @@ def dataset_lines(dataset: GraphDataset) -> Iterator[str]:
     """What `inspect` says of a dataset."""
     yield from size_lines(dataset)
     made_of = dataset.made_of
-    yield f"  made from    {', '.join(made_of.get('zoos', {}))}; seed {made_of.get('seed')}"
+    yield from folded("made from", f"{', '.join(made_of['sources'])}; seed {made_of.get('seed')}")
     yield f"  digest       {dataset.files.manifest.digest}"
     for column, label in (("test_accuracy", "test accuracy"), ("psnr", "PSNR in dB")):
         if column in dataset.table.column_names and np.isfinite(numbers_of(dataset, column)).any():
@@ -96,20 +108,28 @@ def size_lines(dataset: GraphDataset) -> Iterator[str]:
     num_runs = len(table["run_id"].unique())
     num_parts, num_files = len(manifest.parts), len(manifest.files) + 1
     yield f"Dataset {dataset.files.root}"
-    yield f"  graphs       {len(dataset):,} checkpoints of {num_runs:,} runs; {manifest.num_diverged:,} diverged"
+    yield f"  graphs       {len(dataset):,} checkpoints of {num_runs:,} runs"
+    if manifest.num_left_out:
+        yield f"  left out     {reasons(dataset.left_out)}"
     yield (
         f"  size         {manifest.num_bytes / 1e6:,.1f} MB, {num_parts:,} {'part' if num_parts == 1 else 'parts'}, "
-        f"{num_files:,} files"
+        f"{num_files:,} files; {manifest.dtype}"
     )
     for name in (name for name in table.column_names if name.startswith("split")):
         counts = side_counts(table[name])
-        yield f"  {name:<12} {', '.join(f'{side} {count:,}' for side, count in counts.items())}"
+        yield from folded(name, ", ".join(f"{side} {count:,}" for side, count in counts.items()))
+
+
+def folded(label: str, text: str) -> Iterator[str]:
+    """A label and its text, in lines of 80 columns."""
+    for place_in_text, part in enumerate(wrap(text, 65, break_on_hyphens=False) or [""]):
+        yield f"  {label if place_in_text == 0 else '':<12} {part}"
 
 
 def side_counts(column: pa.ChunkedArray) -> dict[str, int]:
     """How many graphs are on each side of a split; training first."""
     counts = {str(count["values"]): int(count["counts"]) for count in column.value_counts().to_pylist()}
-    order = ["train", "val", "test", *sorted(counts)]
+    order = [*SIDES, *sorted(counts)]
     return {side: counts[side] for side in sorted(counts, key=order.index)}
 
 

@@ -12,8 +12,15 @@ expressions, which run on that pool. Our tables are small: one thread costs noth
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from jaxtyping import Int64
+from pyarrow import acero
+
+ROW = " row"
+"""A name that no column has, for the number of a row while a table is filtered."""
 
 
 def read_table(source: Path | pa.BufferReader, columns: Sequence[str] | None = None) -> pa.Table:
@@ -30,3 +37,20 @@ def read_table(source: Path | pa.BufferReader, columns: Sequence[str] | None = N
 def equal(column: pa.ChunkedArray, value: str) -> pa.Array:
     """Where a column holds a value: a mask for ``Table.filter``."""
     return pa.array(column.to_numpy() == value)
+
+
+def where(table: pa.Table, expression: pc.Expression) -> Int64[np.ndarray, " num_found"]:
+    """The rows of a table that an expression holds for, on this thread.
+
+    Raises:
+        pyarrow.ArrowException: it cannot be asked of this table.
+    """
+    numbered = table.append_column(ROW, pa.array(np.arange(table.num_rows)))
+    plan = acero.Declaration.from_sequence(
+        [
+            acero.Declaration("table_source", acero.TableSourceNodeOptions(numbered)),
+            acero.Declaration("filter", acero.FilterNodeOptions(expression)),
+            acero.Declaration("project", acero.ProjectNodeOptions([pc.field(ROW)])),
+        ]
+    )
+    return plan.to_table(use_threads=False)[0].to_numpy().astype(np.int64)

@@ -2,161 +2,166 @@
 
     python -m pipeline verify runs/digits/graphs.zarr
 
-Reads   every file of the dataset
-Writes  nothing
+Reads   every file of the dataset, with several threads
+Writes  a report: a line for each promise, and what is wrong under it
 
 The manifest must be right for anything else to be looked at, and the files must be those it names for their content to
 be. Within each of these steps all findings are collected, so that one run tells as much as it can.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool
 
-from pipeline.dataset_manifest import FORMAT, MANIFEST, VERSION, CheckedFiles, read_manifest
-from pipeline.graph_plan import SplitRule, graph_ids
+from pipeline.dataset_laws import wrong_graphs_of_part, wrong_names, wrong_splits, wrong_template
+from pipeline.dataset_manifest import GROUPS, MANIFEST, CheckedFiles, read_manifest
+from pipeline.dataset_writer import BUILDING, unfinished
 from pipeline.graph_store import GraphDataset, open_graphs
-from pipeline.parquet_files import equal
+from pipeline.places import Place, check_reachable, files_below, place
 from pipeline.progress import progress_bar
 
-SHOWN_FINDINGS = 50
-ACCURACIES = ("train_accuracy", "test_accuracy", "test_accuracy_half_a", "test_accuracy_half_b")
+SHOWN_FINDINGS = 20
 
 
-def verify(path: Path) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Promise:
+    """Something a dataset promises, and where it does not keep it."""
+
+    text: str
+    findings: tuple[str, ...]
+
+    def lines(self) -> Iterator[str]:
+        """As the report has it."""
+        yield f"  {'WRONG' if self.findings else 'ok':<6} {self.text}"
+        yield from (f"           {finding}" for finding in self.findings[:SHOWN_FINDINGS])
+        if len(self.findings) > SHOWN_FINDINGS:
+            yield f"           and {len(self.findings) - SHOWN_FINDINGS:,} more"
+
+
+def verify(path: str | Path, threads: int | None = None) -> None:
     """Compare every file of a dataset with its manifest, and what is in them with the laws of the format.
 
     Args:
-        path: the dataset's folder.
+        path: the dataset's folder, or s3://bucket/folder.
+        threads: that read and check at the same time; as many as there are processors if left out. Each holds a part.
 
     Raises:
-        ValueError: something is wrong; each finding is a line.
+        ValueError: something is wrong; the report says what.
     """
-    files = CheckedFiles(path, read_manifest(path))
-    findings = [*unexpected_files(files), *damaged_files(files)] or list(broken_laws(path))
-    if findings:
-        shown = "".join(f"\n  {finding}" for finding in findings[:SHOWN_FINDINGS])
-        hidden = len(findings) - SHOWN_FINDINGS
-        raise ValueError(
-            f"{path} is not sound, {len(findings)} {'finding' if len(findings) == 1 else 'findings'}:{shown}"
-            + (f"\n  and {hidden} more" if hidden > 0 else "")
-        )
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads is {threads}; expected at least 1")
+    root = place(path)
+    check_reachable(root)
+    files = CheckedFiles(root, read_manifest(root))
     manifest = files.manifest
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        promises = list(file_promises(files, pool))
+        if not any(promise.findings for promise in promises):
+            promises += content_promises(root, pool)
+    found = sum(len(promise.findings) for promise in promises)
+    print(f"{root}\n  digest {manifest.digest}")
+    print("\n".join(line for promise in promises for line in promise.lines()))
+    if found:
+        raise ValueError(f"{root} is not sound, {found} {'finding' if found == 1 else 'findings'}; see above")
     print(
-        f"{path} is sound: {manifest.num_graphs:,} graphs in {len(manifest.files) + 1:,} files, "
-        f"{manifest.num_bytes / 1e6:,.1f} MB\n  digest {manifest.digest}"
+        f"{root} is sound: {manifest.num_graphs:,} graphs in {len(manifest.files) + 1:,} files, "
+        f"{manifest.num_bytes / 1e6:,.1f} MB"
     )
 
 
-def unexpected_files(files: CheckedFiles) -> Iterator[str]:
+def file_promises(files: CheckedFiles, pool: ThreadPoolExecutor) -> Iterator[Promise]:
+    """That the files are those the manifest names, and no others."""
+    names = sorted(files.manifest.files)
+
+    def compare(name: str) -> list[str]:
+        try:
+            content = files.read(name)
+        except (ValueError, OSError) as error:
+            return [str(error)]
+        wrong = name in GROUPS and content != GROUPS[name]
+        return [f"{files.root / name}: not the description of a zarr group that a dataset has"] if wrong else []
+
+    yield Promise(
+        text=f"all {len(names):,} files are there, with the sizes and digests of the manifest",
+        findings=tuple(each(compare, names, pool, "comparing", "files")),
+    )
+    yield Promise(text="no other files are there", findings=tuple(unexpected_files(files.root, set(names))))
+
+
+def unexpected_files(root: Place, expected: set[str]) -> Iterator[str]:
     """Files that the manifest does not name."""
-    expected = {files.root / name for name in (MANIFEST, *files.manifest.files)}
-    for path in sorted(files.root.rglob("*")):
-        if path not in expected and not path.is_dir():
-            yield f"{path}: the manifest does not name it; delete it"
-
-
-def damaged_files(files: CheckedFiles) -> Iterator[str]:
-    """Files that are missing, or are not those the manifest names."""
-    with progress_bar("comparing", "files", len(files.manifest.files)) as bar:
-        for name in sorted(files.manifest.files):
-            try:
-                files.read(name)
-            except ValueError as error:
-                yield str(error)
-            bar.update()
-
-
-def broken_laws(path: Path) -> Iterator[str]:
-    """What is wrong with the content of a dataset whose files are those of its manifest."""
-    try:
-        dataset = open_graphs(path, parts_in_memory=1)
-        yield from wrong_names(dataset)
-        yield from wrong_splits(dataset)
-    except ValueError as error:
-        yield str(error)
+    others = sorted(set(files_below(root)) - expected - {MANIFEST})
+    if any(name.startswith(f"{BUILDING}/") for name in others) and unfinished(root) is not None:
+        yield f"{root / BUILDING}: something is being added and not finished; finish it with the same append"
         return
-    yield from wrong_templates(dataset)
-    yield from wrong_values(dataset)
+    for name in others:
+        yield f"{root / name}: the manifest does not name it; delete it"
 
 
-def wrong_names(dataset: GraphDataset) -> Iterator[str]:
-    """Attributes, identifiers and labels."""
-    table, made_of = dataset.table, dataset.made_of
-    if (made_of.get("format"), made_of.get("version")) != (FORMAT, VERSION):
-        yield f"{dataset.files.root / 'zarr.json'}: not the attributes of {FORMAT} version {VERSION}"
-    names = np.array(table["graph_id"].to_pylist())
-    _, place, counts = np.unique(names, return_inverse=True, return_counts=True)
-    yield from graphs_where(table, counts[place] > 1, "another graph has the same graph_id")
-    yield from graphs_where(table, names != np.array(graph_ids(table)), "its graph_id is not <run_id>@<epoch>")
-    for name in ACCURACIES:
-        accuracy = table[name].to_numpy()
-        yield from graphs_where(table, (accuracy < 0) | (accuracy > 1), f"its {name} is not within 0 and 1")
+def content_promises(root: Place, pool: ThreadPoolExecutor) -> Iterator[Promise]:
+    """That what is in the files obeys the laws of the format."""
+    opens = "the tables fit the manifest, and name every graph, part and template"
+    try:
+        dataset = open_graphs(root, parts_in_memory=1)
+        _ = dataset.left_out
+    except ValueError as error:
+        yield Promise(text=opens, findings=(str(error),))
+        return
+    yield Promise(text=opens, findings=tuple(wrong_names(dataset)))
+    splits = [name for name in dataset.table.column_names if name.startswith("split")]
+    yield Promise(
+        text=f"every unit is on one side of {', '.join(splits)}, as its rule says",
+        findings=tuple(wrong_splits(dataset)),
+    )
+    lengths = lengths_by_template(dataset)
+    yield Promise(
+        text=f"{len(lengths):,} templates can be read: each value is carried by an edge; their graphs have its length",
+        findings=tuple(
+            each(
+                lambda digest: wrong_template(dataset, digest, *lengths[digest]),
+                list(dataset.templates),
+                None,  # Python code alone: threads would take turns
+                "reading",
+                "templates",
+            )
+        ),
+    )
+    parts = parts_of(dataset.table)
+    yield Promise(
+        text=f"{len(parts):,} arrays can be decoded: all values are finite, and those the table has digests of",
+        findings=tuple(
+            each(lambda part: wrong_graphs_of_part(dataset, part, parts[part]), list(parts), pool, "decoding", "parts")
+        ),
+    )
 
 
-def wrong_splits(dataset: GraphDataset) -> Iterator[str]:
-    """A unit belongs to one side of every split, and to the side its hash says where a rule is given."""
-    path, table = dataset.files.root / "zarr.json", dataset.table
-    units = table["unit"].to_pylist()
-    for name in (name for name in table.column_names if name.startswith("split")):
-        sides = table[name].to_pylist()
-        side_of = dict(zip(units, sides, strict=True))
-        divided = np.array([side_of[unit] != side for unit, side in zip(units, sides, strict=True)])
-        yield from graphs_where(table, divided, f"its unit has other graphs on another side of {name}")
-    for name, rule in dataset.made_of.get("splits", {}).items():
-        if name not in table.column_names:
-            yield f"{path}: a rule for {name}, which is no column"
-            continue
-        try:
-            split = SplitRule(**rule)
-        except (TypeError, ValueError) as error:
-            yield f"{path}: the rule of {name} is not one: {error}"
-            continue
-        expected = np.array([split.of(unit) for unit in units])
-        yield from graphs_where(
-            table, np.array(table[name].to_pylist()) != expected, f"its {name} is not what its unit gives"
-        )
-
-
-def wrong_templates(dataset: GraphDataset) -> Iterator[str]:
-    """Every template must be readable, which includes law A: each value is carried by an edge; and fit its graphs."""
-    for digest in dataset.templates:
-        try:
-            template = dataset.templates[digest]
-        except ValueError as error:
-            yield str(error)
-            continue
-        graphs = dataset.table.filter(equal(dataset.table["template"], digest))
-        wrong = graphs["length"].to_numpy() != template.num_values
-        yield from graphs_where(
-            graphs, wrong, f"its length is not {template.num_values}, as template {digest} has values"
-        )
-
-
-def wrong_values(dataset: GraphDataset) -> Iterator[str]:
-    """Every array must be readable, every value finite."""
-    parts = dataset.files.manifest.parts
-    start = 0
-    with progress_bar("decoding", "parts", len(parts)) as bar:
-        for part, record in enumerate(parts):
-            graphs = dataset.table.slice(start, record.num_graphs)
-            start += record.num_graphs
+def each(
+    check: Callable[..., list[str]], items: Sequence[object], pool: ThreadPoolExecutor | None, verb: str, noun: str
+) -> Iterator[str]:
+    """What a check finds in each of some items, in their order, with a progress bar."""
+    with progress_bar(verb, noun, len(items)) as bar:
+        for findings in pool.map(check, items) if pool is not None else map(check, items):
+            yield from findings
             bar.update()
-            try:
-                values = dataset.read_part(part)
-            except ValueError as error:
-                yield str(error)
-                continue
-            num_wrong = np.add.reduceat(~np.isfinite(values), graphs["offset"].to_numpy(), dtype=np.int64)
-            yield from graphs_where(graphs, num_wrong > 0, "it has values that are not finite")
 
 
-def graphs_where(table: pa.Table, wrong: Bool[np.ndarray, " num_graphs"], what: str) -> Iterator[str]:
-    """A line for the first graph for which something is wrong, and how many more there are."""
-    rows = np.flatnonzero(wrong)
-    if len(rows):
-        more = f" (and {len(rows) - 1:,} more)" if len(rows) > 1 else ""
-        yield f"graph {table['graph_id'][int(rows[0])]}{more}: {what}"
+def lengths_by_template(dataset: GraphDataset) -> dict[str, tuple[set[int], str]]:
+    """The lengths of the graphs of every template, and one of these graphs."""
+    lengths: dict[str, tuple[set[int], str]] = {}
+    columns = (dataset.table[name].to_pylist() for name in ("template", "length", "graph_id"))
+    for digest, length, graph_id in zip(*columns, strict=True):
+        lengths.setdefault(digest, (set(), graph_id))[0].add(length)
+    return lengths
+
+
+def parts_of(table: pa.Table) -> dict[int, pa.Table]:
+    """The rows of every part."""
+    part = table["part"].to_numpy()
+    starts = np.flatnonzero(np.diff(part, prepend=-1)).tolist()
+    ends = [*starts[1:], len(part)]
+    return {int(part[start]): table.slice(start, end - start) for start, end in zip(starts, ends, strict=True)}

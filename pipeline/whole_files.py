@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.places import Place, is_local
+
 SUFFIX = "~aside"
 
 
@@ -39,8 +41,11 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     synchronise(path.parent)
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file, or replace one: a reader sees the old content or the new."""
+def write_file(path: Place, content: bytes) -> None:
+    """Write a file, or replace one: a reader sees the old content or the new. An object store does so by itself."""
+    if not is_local(path):
+        path.write_bytes(content)
+        return
     aside = aside_path(path)
     try:
         _write(aside, content)

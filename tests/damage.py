@@ -17,12 +17,14 @@ import pyarrow.parquet as pq
 
 from pipeline.dataset_manifest import MANIFEST, canonical_json
 from pipeline.file_records import sha256
-from pipeline.graph_store import encode_values
+from pipeline.value_arrays import encode_values
 from tiny_dataset import NUM_VALUES
 
 TABLE, TEMPLATES = "tables/00001.parquet", "templates/00000.parquet"
 ARRAY, SHARD = "values/00001/zarr.json", "values/00001/c/0"
-FILES = (TABLE, TEMPLATES, ARRAY, SHARD, "zarr.json", "values/zarr.json")
+LEFT_OUT = "left_out/00000.parquet"
+GROUPS = ("zarr.json", "values/zarr.json")
+FILES = (TABLE, TEMPLATES, ARRAY, SHARD, LEFT_OUT, *GROUPS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +150,7 @@ def copy_over(path: Path) -> None:
 DAMAGES: dict[str, Damage] = {
     **{
         f"a flipped bit in {file}": Damage(
-            apply=partial(flip, file), message="altered", file=file, reader=file != "values/zarr.json"
+            apply=partial(flip, file), message="altered", file=file, reader=file not in GROUPS
         )
         for file in FILES
     },
@@ -157,18 +159,16 @@ DAMAGES: dict[str, Damage] = {
             apply=partial(truncate, file),
             message=r"\d+ bytes, \d+ were written",
             file=file,
-            reader=file != "values/zarr.json",
+            reader=file not in GROUPS,
         )
         for file in FILES
     },
     **{
-        f"{file} missing": Damage(
-            apply=partial(delete, file), message="missing", file=file, reader=file != "values/zarr.json"
-        )
+        f"{file} missing": Damage(apply=partial(delete, file), message="missing", file=file, reader=file not in GROUPS)
         for file in FILES
     },
     "a byte more in a table": Damage(apply=partial(lengthen, TABLE), message="were written", file=TABLE),
-    "a table replaced by a folder": Damage(apply=partial(replace_by_folder, TABLE), message="missing", file=TABLE),
+    "a table replaced by a folder": Damage(apply=partial(replace_by_folder, TABLE), message="were written", file=TABLE),
     "two tables exchanged": Damage(
         apply=partial(swap, TABLE, "tables/00002.parquet"), message="altered|were written", file=TABLE
     ),
@@ -206,13 +206,13 @@ DAMAGES: dict[str, Damage] = {
         file=MANIFEST,
     ),
     "a field less": Damage(
-        apply=forge_manifest(lambda document: document.pop("num_diverged")),
-        message="not a manifest of version 1: KeyError: 'num_diverged'",
+        apply=forge_manifest(lambda document: document.pop("dtype")),
+        message="not a manifest of version 1: KeyError: 'dtype'",
         file=MANIFEST,
     ),
     "a path that leaves the dataset": Damage(
         apply=forge_manifest(lambda document: document["files"].update({"../x": document["files"].pop(SHARD)})),
-        message="names '../x'; by its counts there are 18 files",
+        message="names '../x'; by its counts there are 19 files",
         file=MANIFEST,
     ),
     "an absolute path": Damage(
@@ -227,7 +227,7 @@ DAMAGES: dict[str, Damage] = {
     ),
     "an absurd number of values": Damage(
         apply=forge_manifest(lambda document: document["parts"][1].update(num_values=2**60)),
-        message="more values than 18 files can hold",
+        message="more values than 19 files can hold",
         file=MANIFEST,
     ),
     "a negative count": Damage(
@@ -236,14 +236,67 @@ DAMAGES: dict[str, Damage] = {
         file=MANIFEST,
     ),
     "a count that is true": Damage(
-        apply=forge_manifest(lambda document: document.update(num_diverged=True)),
+        apply=forge_manifest(lambda document: document["additions"][0].update(num_left_out=True)),
         message="found True where a count belongs",
         file=MANIFEST,
     ),
     "more templates than graphs": Damage(
-        apply=forge_manifest(lambda document: document["parts"][1].update(num_templates=4)),
+        apply=forge_manifest(lambda document: document["tables"][1].update(num_templates=4)),
+        message="the counts of table 00001 do not fit together",
+        file=MANIFEST,
+    ),
+    "more graphs than values": Damage(
+        apply=forge_manifest(lambda document: document["parts"][1].update(num_graphs=10**6)),
         message="the counts of part 00001 do not fit together",
         file=MANIFEST,
+    ),
+    "a table of no parts": Damage(
+        apply=forge_manifest(lambda document: document["tables"][1].update(num_parts=0)),
+        message=r"it counts 5 parts as \[1, 0, 1, 1, 1\], which do not fit together",
+        file=MANIFEST,
+    ),
+    "an addition of more tables than there are": Damage(
+        apply=forge_manifest(lambda document: document["additions"][0].update(num_tables=2**60)),
+        message="it counts 5 tables as",
+        file=MANIFEST,
+    ),
+    "no additions": Damage(
+        apply=forge_manifest(lambda document: document.update(additions=[])),
+        message="it counts 5 tables as",
+        file=MANIFEST,
+    ),
+    "an unknown type of values": Damage(
+        apply=forge_manifest(lambda document: document.update(dtype="float8")),
+        message="dtype is 'float8', expected one of float32, float16",
+        file=MANIFEST,
+    ),
+    "another type of values": Damage(
+        apply=forge_manifest(lambda document: document.update(dtype="float16")),
+        message="data_type is float32; the format has float16",
+        file="values/0000",
+    ),
+    "options that are a list": Damage(
+        apply=forge_manifest(lambda document: document.update(options=[])),
+        message=r"found \[\] where an object belongs",
+        file=MANIFEST,
+    ),
+    "graphs left out that nobody counted": Damage(
+        apply=forge_table(lambda table: table.slice(1), LEFT_OUT), message="1 rows; the manifest says 2", file=LEFT_OUT
+    ),
+    "a graph that is left out and there": Damage(
+        apply=forge_column("graph_id", lambda _: ["f3303554-000001@0", "x@1"], LEFT_OUT),
+        message="graph f3303554-000001@0: left out, and in the dataset",
+        reader=False,
+    ),
+    "a side of another name": Damage(
+        apply=forge_column("split", lambda sides: ["training" for _ in sides]),
+        message="its split is none of train, val, test, test_in, unused",
+        reader=False,
+    ),
+    "values of another digest": Damage(
+        apply=forge_column("values_sha256", lambda digests: ["0" * 64, *digests[1:]]),
+        message=r"graph \S+: its values have another digest",
+        reader=False,
     ),
     "a table that is none": Damage(
         apply=forge_file(TABLE, lambda _: b"PAR1 and nothing else PAR1"),
@@ -259,7 +312,9 @@ DAMAGES: dict[str, Damage] = {
         file=TABLE,
     ),
     "a column of another type": Damage(
-        apply=forge_table(lambda table: table.set_column(7, "part", table["part"].cast(pa.int64()))),
+        apply=forge_table(
+            lambda table: table.set_column(table.column_names.index("part"), "part", table["part"].cast(pa.int64()))
+        ),
         message="column part is int64; expected int32",
         file=TABLE,
     ),
@@ -286,7 +341,7 @@ DAMAGES: dict[str, Damage] = {
     ),
     "values of no graph": Damage(
         apply=forge_column("length", lambda lengths: [*lengths[:2], 2]),
-        message="its graphs have 9942 values; the manifest says 14910",
+        message="the graphs of part 1 have 9942 values; the manifest says 14910",
         file=TABLE,
     ),
     "a template nobody stored": Damage(
@@ -335,30 +390,33 @@ DAMAGES: dict[str, Damage] = {
     ),
     "a template of another name": Damage(
         apply=forge_column("template", lambda digests: ["0" * 64 for _ in digests], TEMPLATES),
-        message="is not there; part 0 is the first to need it",
+        message="is not there; table 0 is the first to need it",
         file=TEMPLATES,
-    ),
-    "attributes that are none": Damage(
-        apply=forge_file("zarr.json", lambda _: b'{"zarr_format":3}'),
-        message="not the description of a dataset",
-        file="zarr.json",
     ),
     "attributes of another version": Damage(
         apply=forge_json("zarr.json", lambda document: document["attributes"].update(version=3)),
-        message="not the attributes of metazoo-graphs version 1",
+        message="not the description of a zarr group that a dataset has",
         file="zarr.json",
         reader=False,
     ),
     "a rule for no column": Damage(
-        apply=forge_json("zarr.json", lambda document: document["attributes"]["splits"].update(split_width={})),
+        apply=forge_manifest(lambda document: document["options"]["splits"].update(split_width={})),
         message="a rule for split_width, which is no column",
-        file="zarr.json",
+        file=MANIFEST,
         reader=False,
     ),
     "a rule that is none": Damage(
-        apply=forge_json("zarr.json", lambda document: document["attributes"]["splits"]["split"].update(val=2)),
-        message="the rule of split is not one",
-        file="zarr.json",
+        apply=forge_manifest(lambda document: document["options"]["splits"]["split"].update(val=2)),
+        message="the rule of split: not the rule of a split",
+        file=MANIFEST,
+        reader=False,
+    ),
+    "a rule that asks for no column": Damage(
+        apply=forge_manifest(
+            lambda document: document["options"]["splits"]["split"].update(test={"column": "colour", "above": 1.0})
+        ),
+        message="asks for 'colour', which is no column",
+        file=MANIFEST,
         reader=False,
     ),
     "a graph twice": Damage(
@@ -378,7 +436,7 @@ DAMAGES: dict[str, Damage] = {
     ),
     "a side the hash does not give": Damage(
         apply=forge_column("unit", lambda units: ["elsewhere" for _ in units]),
-        message="its split is not what its unit gives",
+        message="its split is not what its rule gives",
         reader=False,
     ),
     "an accuracy of two": Damage(

@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 from pipeline.dataset_manifest import (
     MANIFEST,
     SHARD_FLOATS,
+    Addition,
     CheckedFiles,
     FileRecord,
     Manifest,
     PartRecord,
+    TableRecord,
     canonical_json,
+    files_of,
     part_files,
     read_manifest,
     sha256,
@@ -22,10 +25,13 @@ from pipeline.dataset_manifest import (
 
 
 def small_manifest(contents: dict[str, bytes], num_values: int = 7) -> Manifest:
-    """Of one part without a template of its own."""
+    """Of one addition of one part, without a template."""
     return Manifest(
-        parts=(PartRecord(num_graphs=2, num_values=num_values, num_templates=0),),
-        num_diverged=3,
+        dtype="float32",
+        options={"seed": 3},
+        additions=(Addition(num_tables=1, num_left_out=0, made_of={"sources": {}}),),
+        tables=(TableRecord(num_parts=1, num_templates=0),),
+        parts=(PartRecord(num_graphs=2, num_values=num_values),),
         files={name: FileRecord.of(content) for name, content in contents.items()},
     )
 
@@ -46,12 +52,36 @@ SMALL_FILES = {
     ("num_values", "num_shards"), [(1, 1), (SHARD_FLOATS, 1), (SHARD_FLOATS + 1, 2), (5 * SHARD_FLOATS, 5)]
 )
 def test_a_part_has_a_file_per_shard(num_values: int, num_shards: int) -> None:
-    record = PartRecord(num_graphs=1, num_values=num_values, num_templates=1)
-    assert list(part_files(42, record)) == [
-        "tables/00042.parquet",
-        "templates/00042.parquet",
+    assert list(part_files(42, num_values)) == [
         "values/00042/zarr.json",
         *(f"values/00042/c/{shard}" for shard in range(num_shards)),
+    ]
+
+
+def test_additions_have_tables_and_tables_have_parts() -> None:
+    manifest = Manifest(
+        dtype="float32",
+        options={},
+        additions=(
+            Addition(num_tables=2, num_left_out=0, made_of={}),
+            Addition(num_tables=1, num_left_out=5, made_of={}),
+        ),
+        tables=(
+            TableRecord(num_parts=1, num_templates=1),
+            TableRecord(num_parts=2, num_templates=0),
+            TableRecord(num_parts=1, num_templates=3),
+        ),
+        parts=(PartRecord(num_graphs=1, num_values=9),) * 4,
+        files={},
+    )
+    assert [list(manifest.parts_of(table)) for table in range(3)] == [[0], [1, 2], [3]]
+    assert sorted(name for name in files_of(manifest) if "values" not in name and name != "zarr.json") == [
+        "left_out/00001.parquet",
+        "tables/00000.parquet",
+        "tables/00001.parquet",
+        "tables/00002.parquet",
+        "templates/00000.parquet",
+        "templates/00002.parquet",
     ]
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.graph_plan import DatasetSpec, SplitRule, place, shuffled
+from pipeline.graph_plan import DatasetSpec, place, shuffled
+from pipeline.split_rules import SplitRule
 
 LENGTHS = st.lists(st.integers(1, 23), min_size=1, max_size=40)
 

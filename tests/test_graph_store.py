@@ -18,7 +18,8 @@ from damage import DAMAGES, SHARD, forge_column, forge_table
 from pipeline import graph_store
 from pipeline.architectures import Architecture
 from pipeline.dataset_manifest import CHUNK_FLOATS, SHARD_FLOATS, CheckedFiles
-from pipeline.graph_store import array_document, decode_values, encode_values, open_graphs
+from pipeline.graph_store import open_graphs
+from pipeline.value_arrays import array_document, decode_values, encode_values
 from pipeline.zoo_store import open_zoo, read_chunk
 from tiny_dataset import NUM_VALUES, make_tiny_dataset
 
@@ -187,7 +188,7 @@ def test_zarr_alone_reads_the_attributes_and_the_values(tiny_dataset: Path) -> N
 def read_everything(path: Path) -> None:
     """What a training run reads, and the attributes."""
     dataset = open_graphs(path)
-    assert dataset.made_of
+    assert dataset.left_out.num_rows == 2
     for _ in dataset:
         pass
 
@@ -210,10 +211,17 @@ def test_a_file_is_compared_with_its_digest_at_its_first_read(tiny_dataset: Path
         dataset.read_part(1)
 
 
-def test_tables_of_different_columns_are_refused(tiny_dataset: Path, tmp_path: Path) -> None:
+def test_a_column_that_one_table_has_is_null_in_the_others(tiny_dataset: Path, tmp_path: Path) -> None:
     path = shutil.copytree(tiny_dataset, tmp_path / "graphs.zarr")
     forge_table(lambda table: table.append_column("colour", [["blue"] * 3]))(path)
-    with pytest.raises(ValueError, match="the tables have different columns"):
+    assert open_graphs(path).table["colour"].to_pylist() == [None] * 3 + ["blue"] * 3 + [None] * 7
+
+
+def test_tables_with_columns_of_different_types_are_refused(tiny_dataset: Path, tmp_path: Path) -> None:
+    path = shutil.copytree(tiny_dataset, tmp_path / "graphs.zarr")
+    forge_table(lambda table: table.append_column("colour", [["blue"] * 3]))(path)
+    forge_table(lambda table: table.append_column("colour", [[1.5] * 3]), "tables/00002.parquet")(path)
+    with pytest.raises(ValueError, match="the tables have columns of different types"):
         open_graphs(path)
 
 

@@ -28,8 +28,8 @@ def test_a_dataset_fits_80_columns_and_tells_its_numbers(
     assert max(map(len, lines[1:])) <= 80
     text = "\n".join(lines)
     for fact in (
-        "graphs       13 checkpoints of 5 runs; 2 diverged",
-        "size         0.3 MB, 5 parts, 19 files",
+        "graphs       13 checkpoints of 5 runs\n  left out     2 diverged",
+        "size         0.3 MB, 5 parts, 20 files; float32",
         "split        train 4, test 9",
         "templates    2",
         "7 graphs of 63 nodes, 4,970 edges, 4,970 values",

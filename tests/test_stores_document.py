@@ -57,7 +57,9 @@ def example_template() -> str:
 def write_dataset(path: Path, values: np.ndarray) -> None:
     """A dataset of two parts: graphs 0 and 1, then graph 2, each the eight values of one linear layer."""
     text = example_template()
-    schema = pa.schema([(name.strip("`"), kind) for name, kind, _ in table_after("columns of tables")])
+    columns = [(name.strip("`"), kind) for name, kind, _ in table_after("columns of tables")]
+    schema = pa.schema([*columns, ("split_width", "string")])
+    everything: list[dict[str, Any]] = []
     for part, graphs in enumerate(([0, 1], [2])):
         array = zarr.create_array(
             path / "values" / f"{part:05d}",
@@ -74,29 +76,34 @@ def write_dataset(path: Path, values: np.ndarray) -> None:
         )
         array[:] = values[graphs].reshape(-1)
         rows = [
-            row(graph, part, offset=8 * place, template=digest(text.encode())) for place, graph in enumerate(graphs)
+            row(graph, part, offset=8 * place, template=digest(text.encode()), values=values[graph])
+            for place, graph in enumerate(graphs)
         ]
-        (path / "tables").mkdir(exist_ok=True)
-        (path / "tables" / f"{part:05d}.parquet").write_bytes(parquet(pa.Table.from_pylist(rows, schema=schema)))
+        everything += rows
+    (path / "tables").mkdir()
+    (path / "tables" / "00000.parquet").write_bytes(parquet(pa.Table.from_pylist(everything, schema=schema)))
     templates = pa.table({"template": [digest(text.encode())], "document": [text]})
     (path / "templates").mkdir()
     (path / "templates" / "00000.parquet").write_bytes(parquet(templates))
-    attributes = {
-        "format": "metazoo-graphs",
-        "version": 1,
-        "splits": {"split": {"salt": "page", "train": 0.5, "val": 0.25}},
-        "written_by": "another program",
-    }
-    for folder, said in ((path, attributes), (path / "values", {})):
-        (folder / "zarr.json").write_text(json.dumps({"attributes": said, "node_type": "group", "zarr_format": 3}))
+    left_out = pa.table({"graph_id": ["run-3@3"], "reason": ["refused"], "detail": ["it was empty"]})
+    (path / "left_out").mkdir()
+    (path / "left_out" / "00000.parquet").write_bytes(parquet(left_out))
+    for folder, said in ((path, {"format": "metazoo-graphs", "version": 1}), (path / "values", {})):
+        group = {"attributes": said, "node_type": "group", "zarr_format": 3}
+        (folder / "zarr.json").write_bytes(canonical(group))
     manifest = {
         "format": "metazoo-graphs",
         "version": 1,
-        "parts": [
-            {"num_graphs": 2, "num_values": 16, "num_templates": 1},
-            {"num_graphs": 1, "num_values": 8, "num_templates": 0},
-        ],
-        "num_diverged": 0,
+        "dtype": "float32",
+        "options": {
+            "splits": {
+                "split": {"salt": "page", "train": 0.5, "val": 0.25},
+                "split_width": {"salt": "", "train": 1.0, "val": 0.0, "test": {"column": "width", "above": 1}},
+            }
+        },
+        "additions": [{"num_tables": 1, "num_left_out": 1, "made_of": {"by": "another program"}}],
+        "tables": [{"num_parts": 2, "num_templates": 1}],
+        "parts": [{"num_graphs": 2, "num_values": 16}, {"num_graphs": 1, "num_values": 8}],
         "files": {
             file.relative_to(path).as_posix(): {"size": file.stat().st_size, "sha256": digest(file.read_bytes())}
             for file in path.rglob("*")
@@ -106,7 +113,7 @@ def write_dataset(path: Path, values: np.ndarray) -> None:
     (path / "manifest.json").write_bytes(canonical(manifest | {"digest": digest(canonical(manifest))}))
 
 
-def row(graph: int, part: int, offset: int, template: str) -> dict[str, Any]:
+def row(graph: int, part: int, offset: int, template: str, values: np.ndarray) -> dict[str, Any]:
     """A row of a table; what is not known of these networks is NaN."""
     run = f"run-{graph}"
     place = int.from_bytes(hashlib.sha256(f"page/{run}".encode()).digest()[:6], "big") / 2**48
@@ -119,6 +126,11 @@ def row(graph: int, part: int, offset: int, template: str) -> dict[str, Any]:
         "checkpoint": 0,
         "step": 17,
         "template": template,
+        "family": "linear",
+        "width": 0,
+        "depth": 1,
+        "values_sha256": digest(values.astype("<f4").tobytes()),
+        "split_width": "train",
         "part": part,
         "offset": offset,
         "length": 8,
@@ -132,6 +144,7 @@ def test_a_dataset_written_by_the_page_is_read_and_verified(tmp_path: Path) -> N
     write_dataset(tmp_path / "graphs.zarr", values)
     verify(tmp_path / "graphs.zarr")
     dataset = open_graphs(tmp_path / "graphs.zarr")
+    assert dataset.left_out.to_pylist() == [{"graph_id": "run-3@3", "reason": "refused", "detail": "it was empty"}]
     assert dataset.table["graph_id"].to_pylist() == ["run-0@3", "run-1@3", "run-2@3"]
     network = nn.Linear(3, 2)
     for graph, expected in zip(dataset, values, strict=True):

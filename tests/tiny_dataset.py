@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import build_graphs
+from pipeline import build_graphs, dataset_writer, graph_plan
 from pipeline.cluster import Machine
 from pipeline.graph_plan import DatasetSpec
 from pipeline.loop_trainer import Checkpoint, diverged
@@ -49,7 +49,7 @@ def write_dataset(folder: Path, num_runs: int) -> Path:
 
 def untrained(run: ModelSpec, checkpoint: int, num_test: int) -> Checkpoint:
     """Random values and scores of one checkpoint."""
-    rng = np.random.default_rng([run.run_index, checkpoint])
+    rng = np.random.default_rng([run.run_index, checkpoint, run.config.zoo_seed])
     correct = rng.random(num_test) < 0.3
     return Checkpoint(
         run=run,
@@ -66,7 +66,8 @@ def untrained(run: ModelSpec, checkpoint: int, num_test: int) -> Checkpoint:
 
 
 def in_this_process(monkeypatch: pytest.MonkeyPatch, order: Callable[[list[Any]], list[Any]] = list) -> None:
-    """Have the job run its tasks here, one after another in some order, instead of on a cluster."""
+    """Have the job run its tasks here, one after another in some order, instead of on a cluster; and have a table for
+    each part of three graphs, so that small datasets have several of everything."""
 
     def run_tasks(
         function: Callable[..., Any], items: Sequence[Any], shared: Sequence[Any], machine: Machine, noun: str
@@ -74,8 +75,9 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch, order: Callable[[list[Any]]
         for item in order(list(items)):
             yield item, function(item, *shared)
 
-    monkeypatch.setattr(build_graphs, "cluster", nullcontext)
-    monkeypatch.setattr(build_graphs, "run_tasks", run_tasks)
+    monkeypatch.setattr(graph_plan, "ROWS_PER_TABLE", 3)
+    monkeypatch.setattr(dataset_writer, "cluster", nullcontext)
+    monkeypatch.setattr(dataset_writer, "run_tasks", run_tasks)
 
 
 def content(folder: Path) -> dict[str, bytes]:

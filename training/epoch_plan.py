@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
-EPOCH_STREAM = 1
-"""Keeps the plan's random numbers apart from those of other purposes with the same seed."""
+from pipeline.graph_stream import windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +83,7 @@ def plan_training(
         size: the number of values of every row of the table.
         rows: the rows to train on.
     """
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(EPOCH_STREAM, epoch)))
-    parts = rng.permutation(np.unique(part[rows]))
-    windows = [
-        parts[start : start + settings.parts_per_window] for start in range(0, len(parts), settings.parts_per_window)
-    ]
-    order = [rng.permutation(rows[np.isin(part[rows], window)]) for window in windows]
+    order = windows(part, rows, settings.parts_per_window, seed, epoch)
     return _cut(np.concatenate([np.empty(0, dtype=np.int64), *order]), size, settings)
 
 
