@@ -29,7 +29,6 @@ from torch import Tensor, nn
 
 from benchmarks.measuring import GB, MB, Row, circumstances, in_child, interleaved, resident, show
 from benchmarks.traced_networks import LARGE, NETWORKS, WIDTHS, numbered_cnn, small_cnn
-from pipeline.graph_store import TEMPLATES_IN_MEMORY
 from pipeline.parameter_graph import ParameterGraph
 from pipeline.symmetry import check
 from pipeline.symmetry_group import symmetry_group
@@ -39,6 +38,8 @@ from training.graph_batch import batch_graphs
 
 Item = TypeVar("Item")
 
+HELD = 256
+"""Templates that are kept while graphs are read."""
 BATCH = 32
 """Graphs that are held at a time, as a data loader would."""
 LADDER = (1, 5, 20, 80, 160, 320, 640)
@@ -191,7 +192,7 @@ def distinct_templates(count: int) -> list[Row]:
     return rows
 
 
-BOUNDED = f"read, {TEMPLATES_IN_MEMORY} held: MB"
+BOUNDED = f"read, {HELD} held: MB"
 SPREADS = {"distinct": 1, "one": 0}
 """By how much the number of a network grows from graph to graph."""
 
@@ -225,10 +226,10 @@ def make_graphs(count: int, spread: int, folder: Path) -> Row:
 
 
 def read_graphs(folder: Path) -> Row:
-    """All graphs once, in batches, with as many templates in memory as a dataset keeps."""
+    """All graphs once, in batches, with a few templates in memory."""
     documents: list[str] = json.loads((folder / "documents.json").read_text())
     values = np.split(np.load(folder / "values.npy"), np.cumsum(np.load(folder / "lengths.npy"))[:-1])
-    template_of = lru_cache(TEMPLATES_IN_MEMORY)(read_document)
+    template_of = lru_cache(HELD)(read_document)
     template_of(documents[0])
     before, started = resident(), time.perf_counter()
     for some in batched(zip(documents if len(documents) > 1 else documents * len(values), values, strict=True)):

@@ -134,9 +134,11 @@ class SplitRule:
             ValueError: it is not the document of a rule.
         """
         try:
-            test = Condition(**with_floats(document["test"], ("above", "below"))) if "test" in document else None
-            return SplitRule(**with_floats(document, ("train", "val", "train_fraction")) | {"test": test})
-        except (TypeError, ValueError) as error:
+            given = with_floats(document, ("train", "val", "train_fraction"))
+            if "test" in given:
+                given["test"] = Condition(**with_floats(given["test"], ("above", "below")))
+            return SplitRule(**given)
+        except (TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"not the rule of a split: {error}") from error
 
 
