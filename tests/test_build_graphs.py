@@ -6,7 +6,7 @@ import pickle
 import shutil
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,8 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline import build_graphs, dataset_writer, graph_sources
+from kills import Killed, killed_after
+from pipeline import build_graphs, graph_sources
 from pipeline.architectures import Architecture
 from pipeline.build_graphs import graphs
 from pipeline.dataset_manifest import MANIFEST
@@ -32,20 +33,23 @@ from pipeline.graph_sources import (
     zoo_source,
 )
 from pipeline.graph_store import open_graphs
-from pipeline.parameter_graph import GraphTemplate
 from pipeline.split_rules import SplitRule
 from pipeline.tracing import trace
 from pipeline.verify_graphs import verify
 from pipeline.zoo_store import Zoo, open_zoo, read_chunk
-from tiny_dataset import NUM_VALUES, SMALL_PARTS, content, in_this_process, make_tiny_dataset, write_zoo
+from tiny_dataset import (
+    NUM_VALUES,
+    SMALL_PARTS,
+    content,
+    in_this_process,
+    known_templates,
+    make_tiny_dataset,
+    write_zoo,
+)
 from tiny_zoo import tiny_spec
 
 THREE_PARTS = 1 + 2 + 3 * 3
 """Writes until three parts are recorded: what is written, two groups, and three files a part."""
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing catches it, and nothing that would run after it runs."""
 
 
 @pytest.fixture(name="undisturbed")
@@ -60,35 +64,9 @@ def shared_zoo(undisturbed: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def known_templates(undisturbed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test but those of tracing itself traces, which takes seconds: there are only two architectures."""
-    dataset = open_graphs(undisturbed)
-    digests = dict(zip(*(dataset.table[name].to_pylist() for name in ("architecture", "template")), strict=True))
-
-    def look_up(rows: pa.Table, files: object) -> dict[str, GraphTemplate]:
-        return {text: dataset.templates[digests[text]] for text in rows["architecture"].unique().to_pylist()}
-
-    monkeypatch.setattr(graph_sources, "trace_architectures", look_up)
+def without_a_cluster(undisturbed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known_templates(undisturbed, monkeypatch)
     in_this_process(monkeypatch)
-
-
-@contextmanager
-def killed_after(num_writes: int) -> Iterator[list[Path]]:
-    """Inside, the process dies during the write after so many; yields the paths written or begun."""
-    begun: list[Path] = []
-    write_file = dataset_writer.write_file
-
-    def write(path: Path, content: bytes) -> None:
-        begun.append(path)
-        if len(begun) > num_writes:
-            path.with_name(f".{path.name}~elsewhere~1~aside").write_bytes(content[: len(content) // 2])
-            raise Killed
-        write_file(path, content)
-
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(dataset_writer, "write_file", write)
-        with suppress(Killed):
-            yield begun
 
 
 def test_the_command_says_what_it_made(zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

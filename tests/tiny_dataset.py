@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from pipeline import build_graphs, dataset_writer, graph_plan
+from pipeline import build_graphs, dataset_writer, graph_plan, graph_sources
 from pipeline.cluster import Machine
 from pipeline.graph_plan import DatasetSpec
+from pipeline.graph_store import open_graphs
 from pipeline.loop_trainer import Checkpoint, diverged
+from pipeline.parameter_graph import GraphTemplate
 from pipeline.zoo import ModelSpec, ZooSpec, expand
 from pipeline.zoo_store import Zoo, create_zoo, write_chunk
 from tiny_zoo import tiny_spec
@@ -78,6 +81,17 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch, order: Callable[[list[Any]]
     monkeypatch.setattr(graph_plan, "ROWS_PER_TABLE", 3)
     monkeypatch.setattr(dataset_writer, "cluster", nullcontext)
     monkeypatch.setattr(dataset_writer, "run_tasks", run_tasks)
+
+
+def known_templates(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nothing traced, which takes seconds: the architectures of tiny zoos are those of the tiny dataset."""
+    graphs = open_graphs(dataset)
+    digests = dict(zip(*(graphs.table[name].to_pylist() for name in ("architecture", "template")), strict=True))
+
+    def look_up(rows: pa.Table, files: object) -> dict[str, GraphTemplate]:
+        return {text: graphs.templates[digests[text]] for text in rows["architecture"].unique().to_pylist()}
+
+    monkeypatch.setattr(graph_sources, "trace_architectures", look_up)
 
 
 def content(folder: Path) -> dict[str, bytes]:
