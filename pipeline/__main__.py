@@ -31,6 +31,12 @@ COMMANDS = {
         sentence="add zoos to a finished dataset: a Ray job",
         positional=("path",),
     ),
+    "import": Command(
+        function="pipeline.import_networks:import_networks",
+        sentence="turn networks that others trained into a dataset",
+        positional=("folder",),
+        switches=("append",),
+    ),
     "inspect": Command(
         function="pipeline.inspect_graphs:inspect", sentence="show what a zoo or a dataset holds", positional=("path",)
     ),
@@ -39,6 +45,11 @@ COMMANDS = {
         sentence="say what the parameter graph of a network is; check it, draw it",
         positional=("network",),
         switches=("check",),
+    ),
+    "export": Command(
+        function="pipeline.export_graphs:export",
+        sentence="write a dataset in a format that is read without this program",
+        positional=("path",),
     ),
     "verify": Command(
         function="pipeline.verify_graphs:verify",

@@ -36,8 +36,9 @@ def inspect(path: str | Path, plots: Path | None = None) -> None:
 
     Args:
         path: the folder of a parameter-graph dataset or of a zoo; a dataset may lie at s3://bucket/folder.
-        plots: of a zoo, a file for a picture: accuracy by hyperparameter, learning curves, split-half reliability; or
-            what implicit networks show, how good they are, and after how many steps.
+        plots: a file for a picture. Of a zoo: accuracy by hyperparameter, learning curves, split-half reliability; or
+            what implicit networks show, how good they are, and after how many steps. Of a dataset: labels by split,
+            families, sizes, and values by kind of edge.
     """
     root = place(path)
     check_reachable(root)

@@ -59,7 +59,7 @@ def to_pyg(graph: ParameterGraph) -> ParameterGraphData:
     Raises:
         ValueError: a chain is longer than eight operations.
     """
-    fixed, edges, places = _without_values(graph.template)
+    fixed, edges, places = _kept(graph.template)
     edge_attr = fixed["edge_attr"].clone()
     edge_attr.numpy()[edges, 0] = graph.values[places]
     data = copy.copy(fixed)
@@ -68,7 +68,12 @@ def to_pyg(graph: ParameterGraph) -> ParameterGraphData:
 
 
 @lru_cache(maxsize=256)
-def _without_values(template: GraphTemplate) -> tuple[ParameterGraphData, slice | np.ndarray, np.ndarray]:
+def _kept(template: GraphTemplate) -> tuple[ParameterGraphData, slice | np.ndarray, np.ndarray]:
+    """`without_values`, of the last few templates."""
+    return without_values(template)
+
+
+def without_values(template: GraphTemplate) -> tuple[ParameterGraphData, slice | np.ndarray, np.ndarray]:
     """Everything but the values, whose places in column 0 of ``edge_attr`` do not count; the edges that carry a value,
     and the place of each in the values."""
     edges, chains = template.edges, chain_table(template.chains)

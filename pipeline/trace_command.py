@@ -8,12 +8,12 @@ Writes  what it found, in 80 columns, and the picture asked for
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from math import log10, prod
 from pathlib import Path
 from textwrap import wrap
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -93,23 +93,29 @@ def read_shape(text: str) -> tuple[int, ...]:
     return shape
 
 
-def make_network(name: str) -> nn.Module:
-    """What a function returns, by the function's module and name.
+def make_network(name: str, arguments: Mapping[str, Any] | None = None) -> nn.Module:
+    """What a function returns, by the function's module and name, for these keyword arguments.
 
     Raises:
         ValueError: there is no such module or function, it fails, or it returns something else.
     """
-    factory = _find(name)
+    factory, arguments = find_factory(name), arguments or {}
+    call = f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
     try:
-        network = factory()
+        network = factory(**arguments)
     except (Exception, SystemExit) as error:  # the function is anybody's
-        raise ValueError(f"{name}() fails: {_described(error)}") from error
+        raise ValueError(f"{call} fails: {described(error)}") from error
     if not isinstance(network, nn.Module):
-        raise ValueError(f"{name}() returns something of type {type(network).__name__}; expected a torch.nn.Module")
+        raise ValueError(f"{call} returns something of type {type(network).__name__}; expected a torch.nn.Module")
     return network
 
 
-def _find(name: str) -> Callable[[], object]:
+def find_factory(name: str) -> Callable[..., object]:
+    """The function of this module and name: ``package.module:function``.
+
+    Raises:
+        ValueError: there is no such module or function, or the module cannot be imported.
+    """
     module_name, _, path = name.partition(":")
     if not path or not all(part.isidentifier() for part in (*module_name.split("."), *path.split("."))):
         raise ValueError(f"{name!r} names no function; expected module and name, such as package.module:factory")
@@ -119,10 +125,10 @@ def _find(name: str) -> Callable[[], object]:
         found: object = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise ValueError(f"{module_name} cannot be imported: {_described(error)}") from error
+            raise ValueError(f"{module_name} cannot be imported: {described(error)}") from error
         raise ValueError(f"there is no module {error.name!r}, in the current folder or installed") from error
     except Exception as error:  # the module is anybody's
-        raise ValueError(f"{module_name} cannot be imported: {_described(error)}") from error
+        raise ValueError(f"{module_name} cannot be imported: {described(error)}") from error
     for part in path.split("."):
         if not hasattr(found, part):
             raise ValueError(f"{module_name} has no {path!r}; expected a function that returns the network")
@@ -132,7 +138,7 @@ def _find(name: str) -> Callable[[], object]:
     return found
 
 
-def _described(error: BaseException) -> str:
+def described(error: BaseException) -> str:
     """An error in a line."""
     reason = " ".join(str(error).split())
     return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
