@@ -2,7 +2,9 @@
 
 Reads   a `GraphDataset`
 Writes  <graph id>.safetensors  the state dict under its own names; ``graph_id`` and ``template`` as metadata
-        labels.csv              the column ``file``, then all columns of the dataset's table
+        labels.csv              the column ``file``, then what `python -m pipeline import` takes: runs, units, labels,
+                                configuration, and the arguments of somebody's factory
+        table.parquet           all columns of the dataset's table
         architectures.json      every architecture, and the names and shapes of its tensors
 
 The files are written here and not by the package safetensors, whose metadata come in another order every time; the
@@ -13,14 +15,17 @@ import csv
 import io
 import json
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from pipeline.dataset_tables import parquet_bytes
 from pipeline.export_folder import new_file
 from pipeline.export_rows import walk
+from pipeline.file_labels import ARGUMENT, CONFIG, TAKEN
 from pipeline.file_records import sha256
 from pipeline.graph_store import GraphDataset
 
@@ -46,12 +51,14 @@ def write_safetensors(dataset: GraphDataset, folder: Path) -> None:
     Raises:
         ValueError: two graphs have the same name of a file.
     """
-    columns = [name for name in dataset.table.column_names if name != "file"]
+    arguments = argument_columns(dataset.table["architecture"])
+    kept = {CONFIG + name.removeprefix(ARGUMENT) for name in arguments}  # an import keeps arguments as configuration
+    columns = [name for name in label_columns(dataset.table.column_names) if name not in kept]
     architectures: dict[tuple[str, str], dict[str, Any]] = {}
     with new_file(folder / "labels.csv") as labels:
         text = io.TextIOWrapper(labels, encoding="utf-8", newline="", write_through=True)
         table = csv.writer(text, lineterminator="\n")
-        table.writerow(["file", *columns])
+        table.writerow(["file", *columns, *arguments])
         for row, graph in walk(dataset):
             tensors = {name: tensor.numpy() for name, tensor in graph.state_dict().items()}
             content = safetensors_bytes(tensors, {"graph_id": row["graph_id"], "template": row["template"]})
@@ -64,7 +71,9 @@ def write_safetensors(dataset: GraphDataset, folder: Path) -> None:
                     f"graph {row['graph_id']}: {name} was written already; either the id stands twice in the dataset, "
                     "or this file system does not tell upper from lower case: choose a folder on another one (--out)"
                 ) from error
-            table.writerow([name, *("" if row[column] is None else row[column] for column in columns)])
+            given = {ARGUMENT + key: value for key, value in foreign_arguments(row["architecture"]).items()}
+            cells = [*(row[column] for column in columns), *(given.get(column) for column in arguments)]
+            table.writerow([name, *("" if cell is None else cell for cell in cells)])
             entry = architectures.setdefault(
                 (row["template"], row["architecture"]),
                 {
@@ -76,8 +85,29 @@ def write_safetensors(dataset: GraphDataset, folder: Path) -> None:
             )
             entry["num_graphs"] += 1
         text.detach()
+    with new_file(folder / "table.parquet") as file:
+        file.write(parquet_bytes(dataset.table))
     with new_file(folder / "architectures.json") as file:
         file.write(json.dumps(list(architectures.values()), indent=1).encode())
+
+
+def label_columns(names: Sequence[str]) -> list[str]:
+    """The columns that an import takes; the others are those that datasets make themselves."""
+    return [name for name in names if name not in TAKEN and not name.startswith("split")]
+
+
+def argument_columns(architectures: pa.ChunkedArray) -> list[str]:
+    """A column for each argument that somebody's factory was called with."""
+    names = {name for text in architectures.unique().to_pylist() for name in foreign_arguments(text)}
+    return [ARGUMENT + name for name in sorted(names)]
+
+
+def foreign_arguments(architecture: str) -> dict[str, Any]:
+    """What a network's factory was called with, if the network was imported."""
+    document = parsed(architecture)
+    if not isinstance(document, dict) or ":" not in str(document.get("family")):
+        return {}
+    return {name: value for name, value in document["arguments"].items() if name != "input_shape"}
 
 
 def safetensors_bytes(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:

@@ -23,7 +23,7 @@ ARGUMENT = "arguments."
 CONFIG = "config."
 TAKEN = (
     *("graph_id", "checkpoint", "template", "family", "file_offset", "length", "values_sha256", "architecture"),
-    *("part", "offset", "file"),
+    *("part", "offset", "file", "width", "depth"),
 )
 """Columns that datasets make themselves; and names that begin with split are of splits (docs/stores.md)."""
 
