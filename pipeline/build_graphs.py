@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
+
 from pipeline.cluster import Machine
 from pipeline.dataset_manifest import MANIFEST, Manifest, canonical_json, read_manifest
 from pipeline.dataset_writer import BUILDING, Task, one_writer, strangers, tidy, unfinished, write_addition
@@ -208,15 +210,19 @@ def present_in(out: Place) -> Present:
     """What is in a dataset, for the plan of what is added."""
     dataset = open_graphs(out)
     columns = {name: dataset.table[name].to_pylist() for name in ("graph_id", "unit", "template", "values_sha256")}
-    keys = zip(columns["template"], columns["values_sha256"], strict=True)
+    keys = zip(columns["template"], columns["values_sha256"], columns["graph_id"], strict=True)
     return Present(
         num_parts=len(dataset.files.manifest.parts),
         graph_ids=frozenset(columns["graph_id"]),
         templates=frozenset(dataset.templates),
-        graph_of=dict(zip(keys, columns["graph_id"], strict=True)),
+        graph_of={(template, digest): graph for template, digest, graph in sorted(keys, key=lambda key: key[2])[::-1]},
         sides={
             name: dict(zip(columns["unit"], dataset.table[name].to_pylist(), strict=True))
             for name in dataset.files.manifest.options["splits"]
+        },
+        columns={
+            column.name: column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+            for column in dataset.table.schema
         },
     )
 

@@ -29,6 +29,15 @@ def wrong_names(dataset: GraphDataset) -> Iterator[str]:
     for name in ACCURACIES:
         accuracy = table[name].to_numpy()
         yield from graphs_where(table, (accuracy < 0) | (accuracy > 1), f"its {name} is not within 0 and 1")
+    manifest, left_out = dataset.files.manifest, dataset.left_out["graph_id"].to_pylist()
+    part, table_end = table["part"].to_numpy(), 0
+    for addition in manifest.additions:  # another addition may have what this one left out
+        table_end += addition.num_tables
+        first = manifest.parts_of(table_end - addition.num_tables).start
+        added = names[(part >= first) & (part < manifest.parts_of(table_end - 1).stop)]
+        others, left_out = left_out[: addition.num_left_out], left_out[addition.num_left_out :]
+        for graph_id in sorted(set(others) & set(added.tolist()))[:1]:
+            yield f"graph {graph_id}: left out, and in the dataset by the same addition"
 
 
 def wrong_splits(dataset: GraphDataset) -> Iterator[str]:

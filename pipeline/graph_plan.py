@@ -7,6 +7,7 @@ The order is decided by hashes of names, as splits are (pipeline.split_rules): w
 """
 
 import hashlib
+import operator
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -68,7 +69,7 @@ class DatasetSpec:
         """
         try:
             splits = {name: SplitRule.parse(rule) for name, rule in options["splits"].items()}
-            seed, floats_per_part = int(options["seed"]), int(options["floats_per_part"])
+            seed, floats_per_part = operator.index(options["seed"]), operator.index(options["floats_per_part"])
             split = splits.pop("split")
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"its options do not say how to go on ({type(error).__name__}: {error})") from error
@@ -144,6 +145,8 @@ class Present:
     """A graph by its template and the digest of its values."""
     sides: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Of every split column: the side of every unit."""
+    columns: Mapping[str, pa.DataType] = field(default_factory=dict)
+    """The type of every column of its table."""
 
 
 def plan_dataset(
@@ -170,6 +173,7 @@ def plan_dataset(
     part, offset = place(ordered["length"].to_numpy(), spec.floats_per_part)
     table = graph_table(ordered, part + present.num_parts, offset, source.documents, spec.splits)
     check_sides(table, present)
+    check_columns(table, present)
     everything = pa.concat_tables(left_out)
     return DatasetPlan(
         parts=plan_parts(ordered, part, present.num_parts, spec.dtype),
@@ -235,7 +239,7 @@ def graph_table(
         "offset": offset,
     }
     further = [field for field in rows.schema if field.name not in SOURCE_COLUMNS.names]
-    if taken := [name for name in rows.schema.names if name in made or name in splits]:
+    if taken := [name for name in rows.schema.names if name in made or name.startswith("split")]:
         raise ValueError(f"the source has a column {taken[0]!r}, a name that datasets use themselves; rename it")
     known = pa.schema([column for column in GRAPH_COLUMNS if column.name != "split"])
     schema = pa.schema([*known, *further])
@@ -262,6 +266,21 @@ def check_ids(graph_ids: Sequence[str], present: Present) -> None:
         raise ValueError(f"graph {twice} is there twice; give every run an id of its own")
     if there := next((graph_id for graph_id in graph_ids if graph_id in present.graph_ids), None):
         raise ValueError(f"graph {there} is in the dataset already; append what is not there yet")
+
+
+def check_columns(table: pa.Table, present: Present) -> None:
+    """Refuse a column that the dataset has with another type: its tables could not be read as one.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    for column in table.schema:
+        there = present.columns.get(column.name, column.type)
+        if column.type != there and not (pa.types.is_null(column.type) or pa.types.is_null(there)):
+            raise ValueError(
+                f"column {column.name} would be {column.type}, and is {there} in the dataset; make it the same "
+                "type, or make a new dataset of everything"
+            )
 
 
 def check_sides(table: pa.Table, present: Present) -> None:

@@ -99,7 +99,8 @@ class GraphDataset:
 
     @property
     def left_out(self) -> pa.Table:
-        """What is not in the dataset though it was there to be taken: ``graph_id``, ``reason`` and ``detail``."""
+        """What additions did not take though it was there: ``graph_id``, ``reason`` and ``detail``. A later one may have
+        taken it."""
         tables = [LEFT_OUT_COLUMNS.empty_table()]
         for number, addition in enumerate(self.files.manifest.additions):
             if addition.num_left_out:
@@ -148,8 +149,8 @@ class GraphDataset:
         try:
             rows = where(self.table, expression)
         except (pa.ArrowException, KeyError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{self.files.root}: cannot filter by {expression}: {reason}") from error
+            reason = " ".join(f"cannot filter by {expression}: {error}".split())
+            raise ValueError(f"{self.files.root}: {reason}") from error
         if len(rows) == 0:
             raise ValueError(f"{self.files.root}: {expression} holds for none of {len(self)} graphs")
         return self.select(rows)
@@ -160,7 +161,12 @@ class GraphDataset:
         Raises:
             IndexError: a row is not there.
         """
-        rows = np.asarray(rows, dtype=np.int64)
+        rows = np.asarray(rows)
+        if rows.ndim != 1 or (len(rows) and rows.dtype.kind not in "iu"):
+            raise ValueError(
+                f"rows are {rows.dtype} of shape {rows.shape}; expected numbers of rows (np.flatnonzero of a mask)"
+            )
+        rows = rows.astype(np.int64)
         if len(rows) and not (rows.min() >= 0 and rows.max() < len(self)):
             raise IndexError(f"rows {rows.min()} to {rows.max()} are asked for; the dataset has {len(self)} graphs")
         whole = rows if self._rows is None else self._rows[rows]
@@ -172,6 +178,12 @@ class GraphDataset:
         """All graphs once, shuffled within windows of parts; see `pipeline.graph_stream.GraphStream`."""
         from pipeline.graph_stream import GraphStream
 
+        parts = self._store.parts
+        if isinstance(parts, PartStore) and parts_per_window > parts.parts_in_memory:
+            raise ValueError(
+                f"parts_per_window is {parts_per_window}, and {parts.parts_in_memory} parts stay in memory; expected "
+                "at most as many, or open_graphs(path, parts_in_memory=...) with more"
+            )
         return GraphStream(
             self, seed=seed, epoch=epoch, parts_per_window=parts_per_window, rank=rank, num_ranks=num_ranks
         )

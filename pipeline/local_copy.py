@@ -17,7 +17,7 @@ from shutil import rmtree
 import numpy as np
 from jaxtyping import Float32
 
-from pipeline.dataset_manifest import Manifest, canonical_json
+from pipeline.dataset_manifest import Manifest, canonical_json, refuse_inside_dataset
 from pipeline.file_records import sha256
 from pipeline.progress import progress_bar
 from pipeline.whole_files import aside_path, sweep, synchronise, write_file
@@ -60,6 +60,7 @@ def local_copy(
         ValueError: something else is there, or the copy of another dataset.
     """
     path = Path(folder).absolute()
+    refuse_inside_dataset(path)
     sweep(path.parent)
     if not path.exists():
         write_copy(manifest, read_part, path)
@@ -77,7 +78,7 @@ def open_copy(manifest: Manifest, path: Path) -> LocalCopy:
         document = json.loads((path / "copy.json").read_bytes())
         found = (document["format"], document["version"], document["dataset"])
         digests = [str(digest) for digest in document["parts"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: not a copy of a dataset ({error}); choose another folder") from error
     if found != (FORMAT, VERSION, manifest.digest) or len(digests) != len(sizes):
         raise ValueError(

@@ -8,6 +8,7 @@ and a unit that comes later never moves those that are there.
 """
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +36,9 @@ class Condition:
     def __post_init__(self) -> None:
         if [self.above is None, self.below is None, not self.among].count(False) != 1:
             raise ValueError(f"condition on {self.column}: expected one of above, below and among")
+        for name, bound in (("above", self.above), ("below", self.below)):
+            if bound is not None and not math.isfinite(bound):
+                raise ValueError(f"condition on {self.column}: {name} is {bound}; expected a finite number")
 
     def of(self, table: pa.Table) -> Bool[np.ndarray, " num_graphs"]:
         """Whether it holds, for every row; nowhere for a null.
@@ -47,8 +51,10 @@ class Condition:
                 f"a split asks for {self.column!r}, which is no column; found {', '.join(table.column_names)}"
             )
         kind = table.schema.field(self.column).type
+        held = kind.value_type if pa.types.is_dictionary(kind) else kind
+        is_word = pa.types.is_string(held) or pa.types.is_large_string(held)
         is_number = pa.types.is_floating(kind) or pa.types.is_integer(kind)
-        if is_number == bool(self.among):
+        if not (is_word if self.among else is_number):
             raise ValueError(
                 f"a split asks for {self.column} {'among words' if self.among else 'above or below a number'}, and "
                 f"the column holds {kind}"
@@ -135,15 +141,31 @@ class SplitRule:
         """
         try:
             given = with_floats(document, ("train", "val", "train_fraction"))
+            if missing := [name for name in ("salt", "train", "val") if name not in given]:
+                raise ValueError(f"{missing[0]} is missing")
             if "test" in given:
-                given["test"] = Condition(**with_floats(given["test"], ("above", "below")))
+                given["test"] = parse_condition(given["test"])
+            if not isinstance(given["salt"], str):
+                raise ValueError(f"salt is {given['salt']!r}; expected a text")
             return SplitRule(**given)
-        except (TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ValueError(f"not the rule of a split: {error}") from error
+
+
+def parse_condition(document: Mapping[str, Any]) -> Condition:
+    """The condition of a rule's document."""
+    given = with_floats(document, ("above", "below"))
+    among = given.get("among", [])
+    if not (isinstance(given["column"], str) and isinstance(among, list) and all(isinstance(x, str) for x in among)):
+        raise ValueError(f"test is {document}; expected the name of a column, and words among a list of words")
+    return Condition(**given)
 
 
 def with_floats(document: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """The same, some of its numbers as floats, which JSON may write without a point."""
+    for key in names:
+        if key in document and type(document[key]) not in (int, float):
+            raise ValueError(f"{key} is {document[key]!r}; expected a number")
     return {key: float(value) if key in names else value for key, value in document.items()}
 
 

@@ -283,6 +283,11 @@ DAMAGES: dict[str, Damage] = {
     "graphs left out that nobody counted": Damage(
         apply=forge_table(lambda table: table.slice(1), LEFT_OUT), message="1 rows; the manifest says 2", file=LEFT_OUT
     ),
+    "a graph that is left out and there": Damage(
+        apply=forge_column("graph_id", lambda _: ["f3303554-000001@0", "x@1"], LEFT_OUT),
+        message="graph f3303554-000001@0: left out, and in the dataset by the same addition",
+        reader=False,
+    ),
     "a side of another name": Damage(
         apply=forge_column("split", lambda sides: ["training" for _ in sides]),
         message="its split is none of train, val, test, test_in, unused",

@@ -11,15 +11,13 @@ import pyarrow as pa
 import pytest
 import torch
 import zarr
-from hypothesis import given
-from hypothesis import strategies as st
 
 from damage import DAMAGES, SHARD, forge_column, forge_table
 from pipeline import graph_store
 from pipeline.architectures import Architecture
-from pipeline.dataset_manifest import CHUNK_FLOATS, SHARD_FLOATS, CheckedFiles
+from pipeline.dataset_manifest import CheckedFiles
 from pipeline.graph_store import open_graphs
-from pipeline.value_arrays import array_document, decode_values, encode_values
+from pipeline.value_arrays import array_document, decode_values
 from pipeline.zoo_store import open_zoo, read_chunk
 from tiny_dataset import NUM_VALUES, make_tiny_dataset
 
@@ -150,26 +148,6 @@ def test_a_dataset_that_is_replaced_while_it_is_in_use_is_refused(tiny_dataset: 
     forge_column("test_accuracy", lambda numbers: numbers[::-1])(path)
     with pytest.raises(ValueError, match="the dataset was replaced while it was in use"):
         pickle.loads(pickled)  # noqa: S301  # our own
-
-
-@given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=53))
-def test_encoded_values_come_back_bit_for_bit(numbers: list[float]) -> None:
-    values = np.array(numbers, dtype=np.float32)
-    assert decode_values(Path(), encode_values(values), len(values)).tobytes() == values.tobytes()
-
-
-@pytest.mark.parametrize("num_values", [CHUNK_FLOATS - 1, CHUNK_FLOATS, CHUNK_FLOATS + 1, SHARD_FLOATS + 3])
-def test_values_around_the_ends_of_chunks_and_shards_come_back(num_values: int) -> None:
-    values = np.arange(num_values, dtype=np.float32)
-    files = encode_values(values)
-    assert set(files) == {"zarr.json", *(f"c/{shard}" for shard in range(-(-num_values // SHARD_FLOATS)))}
-    assert np.array_equal(decode_values(Path(), files, num_values), values)
-
-
-def test_the_same_values_are_encoded_as_the_same_bytes() -> None:
-    """Blosc writes its blocks in the order its threads finish, so it must not use several; a chunk has four blocks."""
-    values = np.random.default_rng(0).standard_normal(2 * CHUNK_FLOATS).astype(np.float32)
-    assert len({encode_values(values)["c/0"] for _ in range(5)}) == 1
 
 
 def test_an_array_has_the_stated_codecs(tiny_dataset: Path) -> None:
