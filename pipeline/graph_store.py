@@ -99,8 +99,7 @@ class GraphDataset:
 
     @property
     def left_out(self) -> pa.Table:
-        """What additions did not take though it was there: ``graph_id``, ``reason`` and ``detail``. A later one may have
-        taken it."""
+        """What additions did not take though it was there: ``graph_id``, ``reason``, ``detail``."""
         tables = [LEFT_OUT_COLUMNS.empty_table()]
         for number, addition in enumerate(self.files.manifest.additions):
             if addition.num_left_out:

@@ -9,7 +9,9 @@ import pytest
 from pipeline.graph_store import open_graphs
 from tiny_dataset import write_dataset
 from training.__main__ import read_command
-from training.baselines import METHODS, fit_monotone, fit_trees, hyperparameters, weight_statistics
+from training.baselines import METHODS, baselines, fit_monotone, fit_trees, hyperparameters, weight_statistics
+from training.graph_data import GraphDataModule
+from training.metrics import r_squared
 from training.predictions import read_predictions
 
 
@@ -67,3 +69,33 @@ def test_every_method_predicts_the_test_split(dataset: Path, tmp_path: Path) -> 
         found = read_predictions(tmp_path / f"{method}.parquet")
         assert found["graph_id"].to_pylist() == test["graph_id"].to_pylist()
         assert np.isfinite(found["prediction"].to_numpy()).all()
+
+
+def test_scores_are_printed_and_an_unknown_training_accuracy_is_said(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    baselines(str(dataset), tmp_path / "known")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:18].strip() for line in lines[3:6]] == [method.replace("_", " ") for method in METHODS]
+    assert max(map(len, lines[:6])) <= 80
+    for line, method in zip(lines[3:6], METHODS, strict=True):
+        found = read_predictions(tmp_path / "known" / f"{method}.parquet")
+        expected = r_squared(found["target"].to_numpy(), found["prediction"].to_numpy())
+        assert float(line[18:].split()[0]) == pytest.approx(expected, abs=0.0006)
+
+    def unknown(path: str, **settings: object) -> GraphDataModule:
+        data = GraphDataModule(path, **settings)  # pyright: ignore[reportArgumentType]
+        setup = data.setup
+
+        def forget(stage: str | None = None) -> None:
+            setup(stage)
+            place = data.table.column_names.index("train_accuracy")
+            data.table = data.table.set_column(place, "train_accuracy", [np.full(len(data.table), np.nan)])
+
+        data.setup = forget
+        return data
+
+    monkeypatch.setattr("training.graph_data.GraphDataModule", unknown)
+    baselines(str(dataset), tmp_path / "unknown")
+    assert "training accuracy  not known of every graph" in capsys.readouterr().out
+    assert not (tmp_path / "unknown" / "training_accuracy.parquet").exists()

@@ -9,9 +9,11 @@ Writes  OUT/<method>.parquet for the test split              (training.predictio
 ``hyperparameters``    the same trees on the resolved configuration and the epoch
 ``training_accuracy``  the best monotone function of the training accuracy
 
-Trees use scikit-learn's defaults throughout: no method is tuned here.
+Trees use scikit-learn's defaults throughout: no method is tuned here. A table of scores is printed; training accuracy
+is left out where it is not known.
 """
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +23,11 @@ from tqdm import tqdm
 
 from pipeline.dataset_manifest import refuse_inside_dataset
 from pipeline.graph_store import GraphDataset
+from training.metrics import kendall_tau, r_squared, unit_interval
 from training.predictions import Prediction, write_predictions
 
 METHODS = ("weight_statistics", "hyperparameters", "training_accuracy")
+HEADING = f"{'method':<18} {'R²':>6}  {'95 % interval':<15}  {'Kendall τ':>9}  95 % interval"
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -48,8 +52,12 @@ def baselines(path: str, out: Path, column: str = "test_accuracy", epochs: list[
         "hyperparameters": hyperparameters(data.table, rows),
         "training_accuracy": data.table["train_accuracy"].to_numpy()[rows][:, None],
     }
-    for method in METHODS:
-        inputs = features[method]
+    units = data.table["unit"].to_numpy()[test]
+    lines = [f"Predicting {column} of {len(test):,} graphs of {len(np.unique(units)):,} units", "", HEADING]
+    for method, inputs in features.items():
+        if method == "training_accuracy" and not np.isfinite(inputs).all():
+            lines.append(f"{method.replace('_', ' '):<18} not known of every graph")
+            continue
         fit = fit_monotone if method == "training_accuracy" else fit_trees
         prediction = fit(inputs[: len(train)], data.target[train], inputs[len(train) :])
         found = [
@@ -57,7 +65,23 @@ def baselines(path: str, out: Path, column: str = "test_accuracy", epochs: list[
             for row, value in zip(test.tolist(), prediction, strict=True)
         ]
         write_predictions(out / f"{method}.parquet", data.table, column, method, found)
-    print(f"wrote {out}: predictions of {column} for {len(test)} graphs by {', '.join(METHODS)}")
+        lines.append(score_line(method, data.target[test], prediction, units))
+    print("\n".join(lines))
+    print(f"\nwrote {out}: the predictions")
+
+
+def score_line(
+    method: str, target: Float64[np.ndarray, " n"], prediction: Float64[np.ndarray, " n"], units: np.ndarray
+) -> str:
+    """A method's scores, with intervals over units."""
+    cells: list[str] = []
+    for score in (r_squared, kendall_tau):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of few units: samples whose score is not defined
+            low, high = unit_interval(score, target, prediction, units)
+        cells += [f"{score(target, prediction):.3f}", f"{low:.3f} to {high:.3f}"]
+    r2, r2_interval, tau, tau_interval = cells
+    return f"{method.replace('_', ' '):<18} {r2:>6}  {r2_interval:<15}  {tau:>9}  {tau_interval}"
 
 
 def weight_statistics(graphs: GraphDataset, rows: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, "n features"]:
