@@ -37,7 +37,7 @@ from analysis.sections import (
     prediction_section,
     provenance_section,
 )
-from pipeline.dataset_manifest import refuse_inside_dataset
+from pipeline.checked_files import refuse_inside_dataset
 from pipeline.whole_files import write_file
 
 MOST_PAIRS = 12

@@ -19,8 +19,9 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from pipeline.checked_files import read_manifest
 from pipeline.cluster import Machine
-from pipeline.dataset_manifest import MANIFEST, Manifest, canonical_json, read_manifest
+from pipeline.dataset_manifest import MANIFEST, Manifest, canonical_json
 from pipeline.dataset_writer import BUILDING, Task, one_writer, strangers, tidy, unfinished, write_addition
 from pipeline.graph_plan import DatasetSpec, Present, plan_dataset
 from pipeline.graph_source import GraphSource

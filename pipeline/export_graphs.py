@@ -14,7 +14,7 @@ The same dataset gives the same bytes, with the same versions of the pinned pack
 from pathlib import Path
 from typing import Literal
 
-from pipeline.dataset_manifest import refuse_inside_dataset
+from pipeline.checked_files import refuse_inside_dataset
 from pipeline.export_folder import check_free, whole_folder
 from pipeline.graph_store import GraphDataset, open_graphs
 

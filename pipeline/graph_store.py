@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Float32, Int64
 
-from pipeline.dataset_manifest import CheckedFiles, five_digits, left_out_file, part_files, read_manifest, table_file
+from pipeline.checked_files import CheckedFiles, read_manifest
+from pipeline.dataset_manifest import five_digits, left_out_file, part_files, table_file
 from pipeline.dataset_tables import GRAPH_COLUMNS, LEFT_OUT_COLUMNS, read_parquet, without_repetition
 from pipeline.local_copy import LocalCopy, local_copy
 from pipeline.parameter_graph import ParameterGraph

@@ -17,7 +17,8 @@ from shutil import rmtree
 import numpy as np
 from jaxtyping import Float32
 
-from pipeline.dataset_manifest import Manifest, canonical_json, refuse_inside_dataset
+from pipeline.checked_files import refuse_inside_dataset
+from pipeline.dataset_manifest import Manifest, canonical_json
 from pipeline.file_records import sha256
 from pipeline.progress import progress_bar
 from pipeline.whole_files import aside_path, sweep, synchronise, write_file

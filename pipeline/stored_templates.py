@@ -10,7 +10,8 @@ from functools import lru_cache
 
 import pyarrow as pa
 
-from pipeline.dataset_manifest import CheckedFiles, templates_file
+from pipeline.checked_files import CheckedFiles
+from pipeline.dataset_manifest import templates_file
 from pipeline.dataset_tables import TEMPLATE_COLUMNS, read_parquet
 from pipeline.parameter_graph import GraphTemplate
 from pipeline.template_document import read_document

@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from pipeline.checked_files import CheckedFiles, read_manifest
 from pipeline.dataset_laws import wrong_graphs_of_part, wrong_names, wrong_splits, wrong_template
-from pipeline.dataset_manifest import GROUPS, MANIFEST, CheckedFiles, read_manifest
+from pipeline.dataset_manifest import GROUPS, MANIFEST
 from pipeline.dataset_writer import BUILDING, unfinished
 from pipeline.graph_store import GraphDataset, open_graphs
 from pipeline.places import Place, check_reachable, files_below, place

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.checked_files import CheckedFiles, read_manifest
 from pipeline.dataset_manifest import (
     MANIFEST,
     SHARD_FLOATS,
     Addition,
-    CheckedFiles,
     FileRecord,
     Manifest,
     PartRecord,
@@ -19,7 +19,6 @@ from pipeline.dataset_manifest import (
     canonical_json,
     files_of,
     part_files,
-    read_manifest,
     sha256,
 )
 

@@ -15,7 +15,7 @@ import zarr
 from damage import DAMAGES, SHARD, forge_column, forge_table
 from pipeline import graph_store
 from pipeline.architectures import Architecture
-from pipeline.dataset_manifest import CheckedFiles
+from pipeline.checked_files import CheckedFiles
 from pipeline.graph_store import open_graphs
 from pipeline.value_arrays import array_document, decode_values
 from pipeline.zoo_store import open_zoo, read_chunk

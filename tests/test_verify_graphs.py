@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from damage import DAMAGES, SHARD, TABLE
-from pipeline.dataset_manifest import read_manifest
+from pipeline.checked_files import read_manifest
 from pipeline.verify_graphs import verify
 from tiny_dataset import make_tiny_dataset
 

@@ -101,7 +101,7 @@ def _run_lightning(cli: "LightningCLI", command: str) -> None:
         ValueError: fit would write over another run, or into a dataset; or the checkpoint does not fit the
             configuration.
     """
-    from pipeline.dataset_manifest import refuse_inside_dataset
+    from pipeline.checked_files import refuse_inside_dataset
     from training.tasks import check_checkpoint
 
     trainer, checkpoint = cli.trainer, cli.config.ckpt_path

@@ -21,7 +21,7 @@ import pyarrow as pa
 from jaxtyping import Float64, Int64
 from tqdm import tqdm
 
-from pipeline.dataset_manifest import refuse_inside_dataset
+from pipeline.checked_files import refuse_inside_dataset
 from pipeline.graph_store import GraphDataset
 from training.metrics import kendall_tau, r_squared, unit_interval
 from training.predictions import Prediction, write_predictions
