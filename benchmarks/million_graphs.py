@@ -288,7 +288,9 @@ without its two tasks.
             yield f"| {name} | {row['seconds']:,} | {row['peak MB']:,} | {'; '.join(cells)} |"
     yield f"""
 *stream* reads {min(STREAMED, sizes["graphs"]):,} graphs of an epoch in one process, *read at random* as many from the
-memory-mapped copy, any graph of the whole dataset next; both give a parameter graph for each."""
+memory-mapped copy, any graph of the whole dataset next; both give a parameter graph for each. Its resident memory is
+the mapped file, which the system takes back when it is needed; `python -m benchmarks.graph_datasets` shows a stream
+in a process whose memory is limited."""
 
 
 if __name__ == "__main__":
