@@ -48,7 +48,7 @@ def graphs(
         selection: which checkpoints of the zoos become graphs.
         machine: what the job asks of the machines it runs on.
     """
-    zoos = finished_zoos([Path(path) for path in (zoo if isinstance(zoo, list) else [zoo])])
+    zoos = finished_zoos(folders(zoo))
     wanted = Wanted(
         sources=zoo_names(zoos),
         selection=selection.document(),
@@ -72,7 +72,7 @@ def append(
         selection: which checkpoints of the zoos become graphs.
         machine: what the job asks of the machines it runs on.
     """
-    zoos = finished_zoos([Path(folder) for folder in (zoo if isinstance(zoo, list) else [zoo])])
+    zoos = finished_zoos(folders(zoo))
     wanted = Wanted(
         sources=zoo_names(zoos),
         selection=selection.document(),
@@ -80,6 +80,19 @@ def append(
         duplicates=selection.duplicates,
     )
     add(place(path), wanted, machine)
+
+
+def folders(zoo: str | Path | list[str | Path]) -> list[Path]:
+    """Where the zoos lie.
+
+    Raises:
+        ValueError: in an object store.
+    """
+    paths = zoo if isinstance(zoo, list) else [zoo]
+    for path in paths:
+        if "://" in str(path):
+            raise ValueError(f"{path}: zoos are read from folders, which map files into memory; copy it to one first")
+    return [Path(path) for path in paths]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,8 @@ class LocalCopy:
         self._start = np.cumsum([0, *sizes])
         self._digests = digests
         self._checked: set[int] = set()
-        self._values = np.memmap(folder / "values.f32", dtype="<f4", mode="r", shape=(sum(sizes),))
+        # As a plain array, which is the same memory: slices of a memmap are slow.
+        self._values = np.asarray(np.memmap(folder / "values.f32", dtype="<f4", mode="r", shape=(sum(sizes),)))
 
     def read_part(self, part: int) -> Float32[np.ndarray, " num_values"]:
         """The values of a part, read-only.
@@ -49,7 +50,7 @@ class LocalCopy:
             if sha256(values.tobytes()) != self._digests[part]:
                 raise ValueError(f"{self.folder}: altered, part {part} is not what was copied; delete the folder")
             self._checked.add(part)
-        return np.asarray(values)
+        return values
 
 
 def local_copy(

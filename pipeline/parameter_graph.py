@@ -180,7 +180,7 @@ class GraphTemplate:
     def num_edges(self) -> int:
         return sum(block.num_edges for block in self.blocks)
 
-    @property
+    @cached_property
     def num_values(self) -> int:
         return sum(tensor.size for tensor in self.tensors)
 

@@ -16,7 +16,7 @@ from pipeline.dataset_tables import TEMPLATE_COLUMNS, read_parquet
 from pipeline.parameter_graph import GraphTemplate
 from pipeline.template_document import read_document
 
-TEMPLATE_BYTES = 2**29
+TEMPLATE_BYTES = 2**30
 """Room for templates that were read, as `size_of` estimates them: some ten thousand small ones."""
 FILES_IN_MEMORY = 2
 

@@ -35,7 +35,7 @@ def encode_values(values: Float32[np.ndarray, " num_values"], dtype: Dtype = "fl
         filters=None,
         fill_value=np.nan,
     )
-    array[:] = values.astype(dtype)
+    array[:] = values.astype(dtype, copy=False)
     return {name: content.to_bytes() for name, content in store.items()}
 
 

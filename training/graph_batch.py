@@ -54,7 +54,7 @@ def batch_graphs(graphs: Sequence[ParameterGraph]) -> GraphBatch:
         TemplateGroup(
             template=graphs[mine[0]].template,
             values=torch.from_numpy(np.stack([graphs[place].values for place in mine])),
-            place=torch.tensor(mine),
+            place=torch.from_numpy(np.array(mine, dtype=np.int64)),
         )
         for mine in places.values()
     )
