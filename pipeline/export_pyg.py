@@ -9,6 +9,7 @@ What graphs of one architecture share is stored once in a file, as a table of ro
 about ten bytes an edge instead of three hundred. Each graph adds its values and its row of the dataset's table.
 """
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,8 +45,10 @@ def write_pyg(dataset: GraphDataset, folder: Path, graphs_per_file: int) -> None
     """
     table, num_graphs = dataset.table, []
     for number, content in enumerate(contents(dataset, graphs_per_file)):
+        stored = io.BytesIO()  # torch says of a full disk that a position is unexpected
+        torch.save(content, stored)
         with new_file(folder / f"graphs-{number:05d}.pt") as file:
-            torch.save(content, file)
+            file.write(stored.getbuffer())
         num_graphs.append(len(content["template"]))
     document = {
         "format": FORMAT,

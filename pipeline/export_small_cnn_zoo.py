@@ -6,8 +6,9 @@ Writes  weights.npy     float32 ``[num_graphs, 4970]``, a network in each row, i
         metrics.csv.gz  a line for each row: ``config.*``, ``modeldir``, ``step``, accuracies and losses
         layout.csv      which columns of weights.npy are which tensor
 
-``modeldir`` is what tells runs apart, here the run's id. ``step`` counts epochs, as theirs does (0 to 86). Columns of
-ours that mean the same as one of theirs have its name. Networks that diverged are in no dataset, so they are not here.
+``config.image_size`` (pixels across) is ours, since the name of the images is not known here. ``modeldir`` is what
+tells runs apart, here the run's id. ``step`` counts epochs, as theirs does (0 to 86). Columns of ours that mean the
+same as one of theirs have its name. Networks that diverged are in no dataset, so they are not here.
 """
 
 import csv
@@ -25,6 +26,7 @@ from pipeline.export_folder import new_file
 from pipeline.export_rows import ROWS_AT_ONCE, walk
 from pipeline.graph_store import GraphDataset
 from pipeline.parameter_graph import GraphTemplate
+from pipeline.small_cnn_metrics import IMAGE_SIZE_COLUMN
 from pipeline.small_cnn_zoo import LAYOUT, NUM_VALUES, to_keras
 
 FAMILY = "small_cnn"
@@ -33,7 +35,7 @@ SHAPES: tuple[Shape, ...] = ((16, 1, 3, 3), (16,), (16, 16, 3, 3), (16,), (16, 1
 """Of the tensors of such a network in torch's order: a weight ``[out, in, ...]``, then its bias."""
 METRICS = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")
 THEIR_NAMES = {"config.l2": "config.l2reg", "config.initialisation": "config.w_init"}
-READING = 'read them: numpy.load("{out}/weights.npy"), pandas.read_csv("{out}/metrics.csv.gz")'
+READING = 'read them: numpy.load("{out}/weights.npy"); or python -m pipeline import {out} --format small-cnn-zoo …'
 
 
 def write_small_cnn_zoo(dataset: GraphDataset, folder: Path) -> None:
@@ -50,11 +52,12 @@ def write_small_cnn_zoo(dataset: GraphDataset, folder: Path) -> None:
         with gzip.GzipFile(filename="", mode="wb", fileobj=compressed, mtime=0) as binary:
             text = io.TextIOWrapper(binary, encoding="utf-8", newline="", write_through=True)
             metrics = csv.writer(text, lineterminator="\n")
-            metrics.writerow([*config.values(), "modeldir", "step", *METRICS])
+            metrics.writerow([*config.values(), IMAGE_SIZE_COLUMN, "modeldir", "step", *METRICS])
             for rows, values in batches(dataset):
                 weights.write(to_keras(values).astype("<f4").tobytes())
                 for row in rows:
-                    entries = [row[name] for name in config] + [row["run_id"], row["epoch"]]
+                    size = json.loads(row["architecture"])["arguments"]["input_shape"][-1]
+                    entries = [row[name] for name in config] + [size, row["run_id"], row["epoch"]]
                     entries += [row[name] for name in METRICS]
                     metrics.writerow(["" if entry is None else entry for entry in entries])
             text.detach()

@@ -172,6 +172,8 @@ def plan_dataset(
     ordered = rows.take(shuffled(rows["graph_id"].to_pylist(), spec.seed))
     part, offset = place(ordered["length"].to_numpy(), spec.floats_per_part)
     table = graph_table(ordered, part + present.num_parts, offset, source.documents, spec.splits)
+    if not present.num_parts:
+        check_conditions(table, spec.splits)
     check_sides(table, present)
     check_columns(table, present)
     everything = pa.concat_tables(left_out)
@@ -266,6 +268,23 @@ def check_ids(graph_ids: Sequence[str], present: Present) -> None:
         raise ValueError(f"graph {twice} is there twice; give every run an id of its own")
     if there := next((graph_id for graph_id in graph_ids if graph_id in present.graph_ids), None):
         raise ValueError(f"graph {there} is in the dataset already; append what is not there yet")
+
+
+def check_conditions(table: pa.Table, splits: Mapping[str, SplitRule]) -> None:
+    """Refuse a split whose condition tells nothing apart: there would be nothing to test, or nothing to train on.
+
+    Raises:
+        ValueError: naming the split, and what is in the column.
+    """
+    for name, rule in splits.items():
+        if rule.test is not None and len(set(rule.test.of(table).tolist())) < 2:
+            column = table[rule.test.column]
+            found = sorted({str(value) for value in column.unique().to_pylist()})[:5]
+            raise ValueError(
+                f"{name}: of {table.num_rows:,} graphs, none or all are out of distribution by {rule.test.column} "
+                f"(found {', '.join(found)}{', …' if len(column.unique()) > 5 else ''}); choose another condition, or "
+                "leave this split out"
+            )
 
 
 def check_columns(table: pa.Table, present: Present) -> None:

@@ -46,6 +46,8 @@ def open_graphs(path: PathName, parts_in_memory: int = 8) -> "GraphDataset":
     Raises:
         ValueError: no dataset is there, or a file is missing, altered or of another version.
     """
+    if parts_in_memory < 1:
+        raise ValueError(f"parts_in_memory is {parts_in_memory}; expected at least 1")
     root = place(path)
     check_reachable(root)
     files = CheckedFiles(root, read_manifest(root))
@@ -109,6 +111,10 @@ class GraphDataset:
                 tables.append(read_parquet(self.files.root / name, content, LEFT_OUT_COLUMNS, addition.num_left_out))
         return pa.concat_tables(tables)
 
+    def __repr__(self) -> str:
+        """Where it lies and how much is chosen of it."""
+        return f"GraphDataset({self.files.root}, {len(self):,} of {self.files.manifest.num_graphs:,} graphs)"
+
     def __len__(self) -> int:
         return len(self._part)
 
@@ -146,6 +152,11 @@ class GraphDataset:
         Raises:
             ValueError: it names no column of the table, gives no truth values, or holds for no graph.
         """
+        if not isinstance(expression, pc.Expression):
+            raise ValueError(
+                f"found {expression!r}; expected an expression of pyarrow, such as "
+                "pyarrow.compute.field('test_accuracy') > 0.5"
+            )
         try:
             rows = where(self.table, expression)
         except (pa.ArrowException, KeyError) as error:

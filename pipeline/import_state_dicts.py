@@ -54,7 +54,7 @@ class StateDicts:
     what they are everywhere, and all others become columns."""
     path_pattern: str | None = None
     """Regular expression that is searched for in the path of each file below the folder; its named groups are taken as
-    columns of labels are: (?P<image_class>[0-9])_(?P<run_id>[0-9]+)/."""
+    columns of labels are, such as (?P<run_id>train_(?P<image_class>[0-9])_[0-9]+)/."""
 
     def __post_init__(self) -> None:
         read_shape(self.input)

@@ -15,8 +15,20 @@ NO_NAME = re.compile(r"Parser key \"(?P<key>[\w.]+)\": .*Literal\[.*(?:Given|Got
 NAMES = re.compile(r"Expected an? typing\.Literal\[(.*?)\]")
 
 
+NO_OPTION = re.compile(
+    r"(?:Parser key \"(?P<key>[\w.]+)\": )?Does not validate against any of the Union subtypes Subtypes: .*? Errors: - "
+    r"(?P<reason>.*?) - Expected a <class 'NoneType'> Given value"
+)
+"""What may be left out and was not: the parser tells the error of what it is, and that it is not nothing."""
+NO_FIELD = re.compile(r"Problem with given class_path '[\w.]+': ")
+
+
 def plainly(reason: str, function: Callable[..., object]) -> str:
     """The parser's reason, where it is one of the common ones, in plain words."""
+    if found := NO_OPTION.search(reason):
+        keys = re.findall(r"Parser key \"([\w.]+)\"", reason[: found.start("reason")])
+        reason = f"{'.'.join(keys)}: {found['reason']}" if keys else found["reason"]
+    reason = NO_FIELD.sub("", reason)
     if found := NO_RECORD.search(reason):
         return no_record(found["key"], found["value"], record_at(function, found["key"]))
     if found := NO_TYPE.search(reason):

@@ -12,10 +12,13 @@ from pipeline.places import Place
 from pipeline.text_tables import TextTable, label, read_text_table, whole_number
 
 METRICS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
-COLUMNS = ("config.activation", "config.dataset", "modeldir", "step", *METRICS)
-"""Those that must be there."""
+COLUMNS = ("config.activation", "modeldir", "step", *METRICS)
+"""Those that must be there; and one of the next two."""
+DATASET_COLUMN, IMAGE_SIZE_COLUMN = "config.dataset", "config.image_size"
 IMAGE_SIZE = {"mnist": 28, "fashion_mnist": 28, "cifar10": 32, "svhn": 32, "svhn_cropped": 32}
 """Pixels across, by the name of the data set; all are grey."""
+SMALLEST = 15
+"""Pixels across that three convolutions of stride 2 leave something of."""
 KNOWN = {"config.activation": ("relu", "tanh"), "config.dataset": tuple(IMAGE_SIZE)}
 """All that may stand in a column; these decide what the network computes."""
 
@@ -30,20 +33,30 @@ def read_metrics(path: Place, num_rows: int) -> dict[str, list[str]]:
         ValueError: it cannot be read, has another number of rows, misses a column, or a cell is wrong.
     """
     metrics = read_text_table(path)
+    size = DATASET_COLUMN if DATASET_COLUMN in metrics else IMAGE_SIZE_COLUMN
     if missing := [name for name in COLUMNS if name not in metrics]:
         raise ValueError(f"{path}: has no column {missing[0]!r}; expected {', '.join(COLUMNS)}")
+    if size not in metrics:
+        raise ValueError(f"{path}: has no column {DATASET_COLUMN!r} and no {IMAGE_SIZE_COLUMN!r}; expected one of them")
     if (found := len(metrics["step"])) != num_rows:
         raise ValueError(
             f"{path}: has {found:,} rows, and weights.npy has {num_rows:,}; a row of one is a row of the other, so "
             "take both from the same archive"
         )
-    for name in COLUMNS:
+    for name in (*COLUMNS, size):
         wrong = {cell: reason for cell in set(metrics[name]) if (reason := _wrong(cell, name))}
         for row, cell in enumerate(metrics[name]):
             if cell in wrong:
                 raise ValueError(f"{path}: row {row}: {name} {wrong[cell]}")
     _check_epochs(path, metrics)
     return metrics
+
+
+def image_sizes(metrics: TextTable) -> list[int]:
+    """Pixels across the images of every row."""
+    if DATASET_COLUMN in metrics:
+        return [IMAGE_SIZE[dataset] for dataset in metrics[DATASET_COLUMN]]
+    return [whole_number(size, below=1025) for size in metrics[IMAGE_SIZE_COLUMN]]
 
 
 def name_runs(modeldirs: Sequence[str]) -> list[str]:
@@ -63,6 +76,9 @@ def _wrong(cell: str, name: str) -> str | None:
             return "is empty; expected the folder of the run"
         if name == "step":
             whole_number(cell, below=2**31)
+        elif name == IMAGE_SIZE_COLUMN:
+            if whole_number(cell, below=1025) < SMALLEST:
+                return f"is {cell}; expected at least {SMALLEST} pixels across"
         elif name in METRICS:
             label(cell)
     except ValueError as error:

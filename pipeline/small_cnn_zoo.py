@@ -28,7 +28,7 @@ from pipeline.file_outcomes import read_all
 from pipeline.graph_source import GraphSource, values_sha256
 from pipeline.parameter_graph import GraphTemplate
 from pipeline.places import Place, is_local
-from pipeline.small_cnn_metrics import IMAGE_SIZE, METRICS, name_runs, read_metrics
+from pipeline.small_cnn_metrics import METRICS, image_sizes, name_runs, read_metrics
 from pipeline.source_tables import LeftOut, check_unique, checkpoint_ranks, left_out_rows, named_source, source_rows
 from pipeline.template_document import write_document
 from pipeline.text_tables import TextTable, label, read_text_table, typed
@@ -168,7 +168,7 @@ def own_columns(metrics: TextTable, digests: Shaped[np.ndarray, " num_rows"]) ->
     """The columns of all published rows (`pipeline.graph_source.SOURCE_COLUMNS`), but for the template."""
     row = np.arange(len(digests))
     run_ids, epochs = name_runs(metrics["modeldir"]), [int(step) for step in metrics["step"]]
-    pairs = zip(metrics["config.activation"], metrics["config.dataset"], strict=True)
+    pairs = zip(metrics["config.activation"], image_sizes(metrics), strict=True)
     return {
         "graph_id": [f"{run_id}@{epoch}" for run_id, epoch in zip(run_ids, epochs, strict=True)],
         "run_id": run_ids,
@@ -264,9 +264,8 @@ def row_digests(file: KerasRows) -> list[str]:
 
 
 @cache
-def architecture_of(activation: str, dataset: str) -> str:
+def architecture_of(activation: str, size: int) -> str:
     """The document of the network of a row."""
-    size = IMAGE_SIZE[dataset]
     arguments = {"activation": activation, "input_shape": [1, size, size], "num_classes": NUM_CLASSES}
     return Architecture(family="small_cnn", arguments=arguments).document()
 

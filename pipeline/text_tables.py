@@ -44,7 +44,10 @@ def read_text_table(path: Place) -> dict[str, list[str]]:
         reason = "is not text in UTF-8"
     except (csv.Error, ValueError) as error:
         reason = str(error)
-    raise ValueError(f"{path}: {reason}; expected a csv file in UTF-8, the names of its columns in the first line")
+    raise ValueError(
+        f"{path}: {reason}; expected a csv file in UTF-8, its cells separated by commas, the names of its columns in the "
+        "first line"
+    )
 
 
 def _read_columns(text: io.TextIOWrapper) -> dict[str, list[str]]:

@@ -220,3 +220,13 @@ def test_there_must_be_a_dataset_to_append_to(other: Path, tmp_path: Path) -> No
     with pytest.raises(ValueError, match="no parameter-graph dataset here"):
         append(tmp_path / "nowhere.zarr", other)
     assert not (tmp_path / "nowhere.zarr").exists()
+
+
+@pytest.mark.parametrize("bound", [3.0, 16.0])
+def test_a_condition_that_tells_nothing_apart_is_refused_when_a_dataset_is_made(
+    bound: float, undisturbed: Path, tmp_path: Path
+) -> None:
+    """All networks are 16 wide."""
+    spec = DatasetSpec(further_splits={"split_width": SplitRule(test=Condition(column="width", above=bound))})
+    with pytest.raises(ValueError, match=r"split_width: of 13 graphs, none or all .* by width \(found 16\); choose"):
+        graphs(undisturbed.parent / "zoo", tmp_path / "graphs.zarr", spec)

@@ -505,7 +505,13 @@ def test_metrics_and_layout_are_as_published(tiny_dataset: Path, tmp_path: Path)
     config = [name for name in rows[0] if name.startswith("config.")]
     theirs = {"config.l2": "config.l2reg", "config.initialisation": "config.w_init"}
     metrics = ["test_accuracy", "test_loss", "train_accuracy", "train_loss"]
-    assert list(lines[0]) == [*(theirs.get(name, name) for name in config), "modeldir", "step", *metrics]
+    assert list(lines[0]) == [
+        *(theirs.get(name, name) for name in config),
+        "config.image_size",
+        "modeldir",
+        "step",
+        *metrics,
+    ]
     for line, row in zip(lines, rows, strict=True):
         assert (line["modeldir"], int(line["step"])) == (row["run_id"], row["epoch"])
         assert float(line["config.l2reg"]) == row["config.l2"]

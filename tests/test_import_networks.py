@@ -89,21 +89,11 @@ def test_networks_are_added_to_a_dataset_of_a_zoo(
     out = tmp_path / "both.zarr"
     import_networks(tmp_path / "files", out, networks=networks)
     export(str(make_tiny_dataset(tmp_path_factory.getbasetemp())), tmp_path / "zoo", "small-cnn-zoo")
-    metrics_have_a_dataset(tmp_path / "zoo")
     import_networks(tmp_path / "zoo", out, "small-cnn-zoo", append=True)
     table = open_graphs(out).table
     assert table["family"].to_pylist() == ["mlp"] * 6 + ["small_cnn"] * 13
     assert table["optimizer"].to_pylist() == ["sgd"] * 6 + [None] * 13
     verify(out)
-
-
-def metrics_have_a_dataset(folder: Path) -> None:
-    """The published metrics.csv.gz says which images; that of an export of ours does not."""
-    import gzip
-
-    lines = gzip.decompress((folder / "metrics.csv.gz").read_bytes()).decode().splitlines()
-    text = "\n".join([f"{lines[0]},config.dataset", *(f"{line},mnist" for line in lines[1:])])
-    (folder / "metrics.csv.gz").write_bytes(gzip.compress(text.encode()))
 
 
 def test_what_is_exported_as_safetensors_is_imported_as_it_was(networks: StateDicts, tmp_path: Path) -> None:
@@ -127,7 +117,6 @@ def test_what_is_exported_as_a_small_cnn_zoo_is_imported_with_the_same_values(
 ) -> None:
     tiny = make_tiny_dataset(tmp_path_factory.getbasetemp())
     export(str(tiny), tmp_path / "exported", "small-cnn-zoo")
-    metrics_have_a_dataset(tmp_path / "exported")
     import_networks(tmp_path / "exported", tmp_path / "graphs.zarr", "small-cnn-zoo")
     values = [
         sorted(zip(dataset.table["epoch"].to_pylist(), (graph.values.tobytes() for graph in dataset), strict=True))
