@@ -3,7 +3,8 @@
 #   make demo     the whole path on real digits: zoo, graphs, two metanetworks, baselines, CKA, report (runs/demo)
 #   make test     the tests; with PYTEST_ADDOPTS=--hypothesis-profile=thorough many more generated examples
 #   make check    format, lint and types
-#   make campaign random faults while a zoo trains, some minutes; writes docs/campaigns/zoo-faults.md
+#   make campaign random faults while a zoo trains, random damage to a dataset, random kills while one is written: half an
+#                 hour; writes the pages in docs/campaigns
 #   make bench    every program in benchmarks/, one after the other
 #
 # Another interpreter: make test PYTHON=/path/to/python3.11
@@ -36,7 +37,12 @@ check: .venv/installed
 	@$(RUN) -m pyright
 
 campaign: .venv/installed
-	@$(RUN) tests/campaign_zoo.py
+	@failed=0; \
+	for program in zoo damage datasets; do \
+	    echo "tests/campaign_$$program.py"; \
+	    PYTHONPATH=. $(RUN) -W ignore tests/campaign_$$program.py || failed=1; \
+	done; \
+	exit $$failed
 
 bench: .venv/installed
 	@for program in benchmarks/*.py; do \

@@ -7,6 +7,7 @@ A reader believes only the manifest: what it does not name does not exist, and w
 and SHA-256 before anything in it is believed. The manifest itself must be, to the byte, the text its own numbers give.
 """
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ REBUILD = "python -m pipeline graphs --zoo ZOO --out NEW"
 """The command that makes a dataset."""
 RESTORE = f"restore the file from a copy, or build the dataset anew: {REBUILD}"
 """What to do about a damaged file."""
+MISSING = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
 class CheckedFiles:
@@ -60,7 +62,9 @@ class CheckedFiles:
             if size == expected.size:  # else it may be larger than the memory
                 content = path.read_bytes()
                 size = len(content)
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        except OSError as error:
+            if not isinstance(error, MISSING) and error.errno != errno.ELOOP:
+                raise  # the disk or the network failed, which says nothing of the file
             raise ValueError(f"{path}: missing; {RESTORE}") from error
         if size != expected.size:
             raise ValueError(f"{path}: {size} bytes, {expected.size} were written; {RESTORE}")
@@ -89,9 +93,10 @@ def read_manifest(root: Place) -> Manifest:
     document = _parse(path, text)
     try:
         manifest = _manifest(document)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        expected = manifest.text().encode()
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: not a manifest of version {VERSION}: {type(error).__name__}: {error}") from error
-    if text != manifest.text().encode():
+    if text != expected:
         raise ValueError(f"{path}: its digest does not fit its text; the file was altered; {RESTORE}")
     _check_counts(path, manifest)
     return manifest
@@ -100,22 +105,26 @@ def read_manifest(root: Place) -> Manifest:
 def _parse(path: Place, text: bytes) -> dict[str, Any]:
     """The JSON, once its format and version are known to be ours."""
     try:
-        document = json.loads(text)
+        document = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error}); the file was altered or cut short; {RESTORE}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ValueError(f"{path}: not the manifest of a parameter-graph dataset (format {FORMAT!r})")
     if document.get("version") != VERSION:
         raise ValueError(
-            f"{path}: the dataset has version {document.get('version')!r}, this program reads version {VERSION}; "
+            f"{path}: the dataset has version {document.get('version')!r:.80}, this program reads version {VERSION}; "
             f"build it anew: {REBUILD}"
         )
     return document
 
 
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is no number of JSON")
+
+
 def _manifest(document: dict[str, Any]) -> Manifest:
     if document["dtype"] not in DTYPES:
-        raise ValueError(f"dtype is {document['dtype']!r}, expected one of {', '.join(DTYPES)}")
+        raise ValueError(f"dtype is {document['dtype']!r:.80}, expected one of {', '.join(DTYPES)}")
     if len(document["parts"]) > MAX_PARTS:
         raise ValueError(f"{len(document['parts'])} parts, at most {MAX_PARTS}")
     return Manifest(
@@ -125,7 +134,7 @@ def _manifest(document: dict[str, Any]) -> Manifest:
             Addition(
                 num_tables=_count(addition["num_tables"]),
                 num_left_out=_count(addition["num_left_out"]),
-                made_of=_object(addition["made_of"]),
+                made_of=_made_of(addition["made_of"]),
             )
             for addition in document["additions"]
         ),
@@ -144,14 +153,20 @@ def _manifest(document: dict[str, Any]) -> Manifest:
 
 def _count(number: object) -> int:
     if type(number) is not int or number < 0:
-        raise ValueError(f"found {number!r} where a count belongs")
+        raise ValueError(f"found {number!r:.80} where a count belongs")
     return number
 
 
 def _object(document: object) -> dict[str, Any]:
     if not isinstance(document, dict):
-        raise ValueError(f"found {document!r} where an object belongs")
+        raise ValueError(f"found {document!r:.80} where an object belongs")
     return document
+
+
+def _made_of(document: object) -> dict[str, Any]:
+    made_of = _object(document)
+    _object(made_of.get("sources", {}))
+    return made_of
 
 
 def _check_counts(path: Place, manifest: Manifest) -> None:
@@ -174,7 +189,7 @@ def _check_counts(path: Place, manifest: Manifest) -> None:
     expected = set(files_of(manifest))
     if wrong := sorted(expected ^ set(manifest.files)):
         verb = "does not name" if wrong[0] in expected else "names"
-        raise ValueError(f"{path}: {verb} {wrong[0]!r}; by its counts there are {len(expected)} files")
+        raise ValueError(f"{path}: {verb} {wrong[0]!r:.200}; by its counts there are {len(expected)} files")
 
 
 def refuse_inside_dataset(out: Path) -> None:

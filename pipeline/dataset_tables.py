@@ -65,6 +65,9 @@ def read_parquet(path: Place, content: bytes, columns: pa.Schema, num_rows: int)
         with pq.ParquetFile(pa.BufferReader(content)) as file:
             if file.metadata.num_rows != num_rows:
                 raise ValueError(f"{path}: {file.metadata.num_rows} rows; the manifest says {num_rows}")
+            names = file.schema_arrow.names
+            if twice := [name for place_in_names, name in enumerate(names) if name in names[:place_in_names]]:
+                raise ValueError(f"{path}: column {twice[0]!r} is there twice")
             found = {field.name: field.type for field in file.schema_arrow}
             for column in columns:
                 if found.get(column.name) != column.type:
@@ -72,8 +75,9 @@ def read_parquet(path: Place, content: bytes, columns: pa.Schema, num_rows: int)
                         f"{path}: column {column.name} is {found.get(column.name)}; expected {column.type}"
                     )
             table = file.read(use_threads=False)  # why: pipeline.parquet_files
+            table.validate(full=True)  # that text is UTF-8
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: not a readable Parquet file: {error}") from error
+        raise ValueError(f"{path}: not a readable Parquet file: {' '.join(str(error).split())}") from error
     for column in columns:
         if table[column.name].null_count:
             raise ValueError(f"{path}: column {column.name} has {table[column.name].null_count} nulls; expected none")

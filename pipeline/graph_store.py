@@ -302,6 +302,9 @@ def read_table(files: CheckedFiles, number: int) -> pa.Table:
     records = files.manifest.parts[parts.start : parts.stop]
     path, counts = files.root / table_file(number), [record.num_graphs for record in records]
     table = read_parquet(path, files.read(table_file(number)), GRAPH_COLUMNS, sum(counts))
+    for field in table.schema:
+        if field.name.startswith("split") and field.type != pa.string():
+            raise ValueError(f"{path}: column {field.name} is {field.type}; expected string, as of every split")
     part, offset, length = (table[name].to_numpy() for name in ("part", "offset", "length"))
     expected = np.repeat(np.arange(parts.start, parts.stop), counts)
     num_values = np.array([record.num_values for record in records], dtype=np.int64)

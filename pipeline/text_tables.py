@@ -45,7 +45,7 @@ def read_text_table(path: Place) -> dict[str, list[str]]:
     except (csv.Error, ValueError) as error:
         reason = str(error)
     raise ValueError(
-        f"{path}: {reason}; expected a csv file in UTF-8, its cells separated by commas, the names of its columns in the "
+        f"{path}: {reason}; expected a csv file in UTF-8, cells separated by commas, the names of its columns in the "
         "first line"
     )
 

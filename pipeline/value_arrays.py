@@ -54,13 +54,16 @@ def decode_values(
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{folder / 'zarr.json'}: not the description of an array: {error}") from error
     for name in expected:
-        if found[name] != expected[name]:
-            raise ValueError(f"{folder / 'zarr.json'}: {name} is {found[name]}; the format has {expected[name]}")
-    store = MemoryStore({name: cpu.Buffer.from_bytes(content) for name, content in contents.items()}, read_only=True)
+        if json.dumps(found[name], sort_keys=True) != json.dumps(expected[name], sort_keys=True):  # 1.0 is not 1
+            raise ValueError(
+                f"{folder / 'zarr.json'}: {name} is {found[name]!s:.1000}; the format has {expected[name]}"
+            )
+    own = {**contents, "zarr.json": json.dumps(expected).encode()}  # what else the file says is not for zarr
+    store = MemoryStore({name: cpu.Buffer.from_bytes(content) for name, content in own.items()}, read_only=True)
     try:
         return np.asarray(zarr.open_array(store, mode="r")[:]).astype(np.float32, copy=False)
     except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{folder}: cannot be decoded: {error}") from error
+        raise ValueError(f"{folder}: cannot be decoded: {' '.join(str(error).split())}") from error
 
 
 def array_document(num_values: int, dtype: Dtype = "float32") -> dict[str, Any]:

@@ -101,7 +101,8 @@ def unexpected_files(root: Place, expected: set[str]) -> Iterator[str]:
         yield f"{root / BUILDING}: something is being added and not finished; finish it with the same append"
         return
     for name in others:
-        yield f"{root / name}: the manifest does not name it; delete it"
+        in_one_line = str(root / name).encode("unicode_escape").decode() if not name.isprintable() else root / name
+        yield f"{in_one_line}: the manifest does not name it; delete it"
 
 
 def content_promises(root: Place, pool: ThreadPoolExecutor) -> Iterator[Promise]:
