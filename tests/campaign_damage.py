@@ -54,7 +54,7 @@ AT_A_TIME = 2
 LINE_EVERY = 25
 SPEC = DatasetSpec(
     floats_per_part=3 * NUM_VALUES,
-    further_splits={"split_width": SplitRule(test=Condition(column="width", below=4.0))},
+    further_splits={"split_tanh": SplitRule(test=Condition(column="config.activation", among=["tanh"]))},
 )
 SMALL_CNNS = tiny_spec(num_runs=7, checkpoint_epochs=(0, 1, 2))
 MLPS = tiny_spec(
