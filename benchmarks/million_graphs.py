@@ -159,6 +159,7 @@ def synthetic_source(folder: Path, num_graphs: int) -> GraphSource:
     file, files = number // GRAPHS_PER_FILE, sorted((folder / "values").iterdir())
     offset = np.cumsum(length) - length
     offset -= offset[file * GRAPHS_PER_FILE]
+    stretches = [slice(start, start + GRAPHS_PER_FILE) for start in range(0, num_graphs, GRAPHS_PER_FILE)]
     hashes: list[str] = []
     with progress_bar("digesting", "graphs", num_graphs) as bar:
         for index, path in enumerate(files):
@@ -192,7 +193,7 @@ def synthetic_source(folder: Path, num_graphs: int) -> GraphSource:
         rows=pa.table([columns[name] for name in SOURCE_COLUMNS.names], schema=SOURCE_COLUMNS),
         left_out=LEFT_OUT_COLUMNS.empty_table(),
         documents=dict(zip(digests, documents, strict=True)),
-        files=tuple(NpyFile(path=path.resolve()) for path in files),
+        files=tuple(NpyFile.at(path, int(length[mine].sum())) for path, mine in zip(files, stretches, strict=True)),
     )
 
 

@@ -14,7 +14,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -33,8 +32,8 @@ from pipeline.zoo_store import different_fields
 
 
 def graphs(
-    zoo: str | Path | list[str | Path],
-    out: str | Path,
+    zoo: str | Place | list[str | Place],
+    out: str | Place,
     dataset: DatasetSpec = DatasetSpec(),
     selection: Selection = Selection(),
     machine: Machine = Machine(),
@@ -42,7 +41,7 @@ def graphs(
     """Make the parameter-graph dataset of finished zoos, or finish making it.
 
     Args:
-        zoo: the folder of a zoo, or of several: [DIR, DIR].
+        zoo: the folder of a zoo, or of several: [DIR, DIR]; or s3://bucket/folder.
         out: the dataset's folder, or s3://bucket/folder; made if it is not there, continued if it is.
         dataset: what the dataset is, besides its zoos.
         selection: which checkpoints of the zoos become graphs.
@@ -59,8 +58,8 @@ def graphs(
 
 
 def append(
-    path: str | Path,
-    zoo: str | Path | list[str | Path],
+    path: str | Place,
+    zoo: str | Place | list[str | Place],
     selection: Selection = Selection(),
     machine: Machine = Machine(),
 ) -> None:
@@ -68,7 +67,7 @@ def append(
 
     Args:
         path: the dataset's folder, or s3://bucket/folder.
-        zoo: the folder of a zoo, or of several: [DIR, DIR].
+        zoo: the folder of a zoo, or of several: [DIR, DIR]; or s3://bucket/folder.
         selection: which checkpoints of the zoos become graphs.
         machine: what the job asks of the machines it runs on.
     """
@@ -82,17 +81,12 @@ def append(
     add(place(path), wanted, machine)
 
 
-def folders(zoo: str | Path | list[str | Path]) -> list[Path]:
-    """Where the zoos lie.
-
-    Raises:
-        ValueError: in an object store.
-    """
-    paths = zoo if isinstance(zoo, list) else [zoo]
-    for path in paths:
-        if "://" in str(path):
-            raise ValueError(f"{path}: zoos are read from folders, which map files into memory; copy it to one first")
-    return [Path(path) for path in paths]
+def folders(zoo: str | Place | list[str | Place]) -> list[Place]:
+    """Where the zoos lie."""
+    places = [place(path) for path in (zoo if isinstance(zoo, list) else [zoo])]
+    for where in places:
+        check_reachable(where)
+    return list(places)
 
 
 @dataclass(frozen=True, kw_only=True)

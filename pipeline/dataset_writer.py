@@ -35,7 +35,7 @@ from pipeline.dataset_manifest import (
 from pipeline.dataset_tables import TEMPLATE_COLUMNS, parquet_bytes
 from pipeline.file_records import FileRecord
 from pipeline.graph_plan import DatasetPlan, DatasetSpec, PartPlan, TablePlan
-from pipeline.graph_source import ValueFile, values_sha256
+from pipeline.graph_source import ValueFile, read_spans, values_sha256
 from pipeline.places import Place, files_below, is_local, make_folder, remove_folder
 from pipeline.progress import progress_bar
 from pipeline.value_arrays import encode_values
@@ -155,9 +155,10 @@ def gather(part: PartPlan, files: Sequence[ValueFile]) -> Float32[np.ndarray, " 
     values = np.empty(part.record.num_values, dtype=np.float32)
     end = np.cumsum(part.length)
     for file in np.unique(part.file).tolist():
-        source = files[file].read()
-        for row in np.flatnonzero(part.file == file).tolist():
-            graph = source[part.file_offset[row] : part.file_offset[row] + part.length[row]]
+        rows = np.flatnonzero(part.file == file).tolist()
+        first, last = part.file_offset[rows], part.file_offset[rows] + part.length[rows]
+        graphs = read_spans(files[file], list(zip(first.tolist(), last.tolist(), strict=True)))
+        for row, graph in zip(rows, graphs, strict=True):
             if not np.isfinite(graph).all():
                 raise ValueError(f"graph {part.graph_id[row]}, in {files[file]}, has values that are not finite")
             if values_sha256(graph) != part.values_sha256[row]:

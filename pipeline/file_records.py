@@ -5,8 +5,11 @@ Writes  nothing
 """
 
 import hashlib
+import io
 from dataclasses import dataclass
-from pathlib import Path
+from typing import cast
+
+from pipeline.places import Place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +27,11 @@ class FileRecord:
         return FileRecord(size=len(content), sha256=sha256(content))
 
     @staticmethod
-    def of_file(path: Path) -> "FileRecord":
+    def of_file(path: Place) -> "FileRecord":
         """The record of a file as it is, read in pieces."""
         with path.open("rb") as file:
-            return FileRecord(size=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+            digest = hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()  # so are those of fsspec
+        return FileRecord(size=path.stat().st_size, sha256=digest)
 
 
 def sha256(content: bytes) -> str:

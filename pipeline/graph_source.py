@@ -7,9 +7,8 @@ Zoos (pipeline.graph_sources) and other people's files (pipeline.state_dict_file
 `GraphSource`; plan and job know nothing else of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -17,6 +16,7 @@ import pyarrow as pa
 from jaxtyping import Float32
 
 from pipeline.file_records import sha256
+from pipeline.places import Place, is_local, place
 
 SOURCE_COLUMNS = pa.schema(
     [
@@ -60,12 +60,33 @@ class ValueFile(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class NpyFile:
-    """A .npy file of this machine, one-dimensional and float32."""
+    """A .npy file, one-dimensional and float32."""
 
-    path: Path
+    path: Place
+    start: int
+    """Of the first number, in bytes."""
+
+    @staticmethod
+    def at(path: Place, num_floats: int) -> "NpyFile":
+        """The file of so many numbers at a path."""
+        path = path.resolve() if is_local(path) else path
+        return NpyFile(path=path, start=path.stat().st_size - 4 * num_floats)
 
     def read(self) -> Float32[np.ndarray, " num_floats"]:
-        return np.load(self.path, mmap_mode="r", allow_pickle=False)
+        if is_local(self.path):
+            return np.load(self.path, mmap_mode="r", allow_pickle=False)
+        return np.frombuffer(self.path.read_bytes()[self.start :], dtype="<f4")
+
+
+def read_spans(file: ValueFile, spans: Sequence[tuple[int, int]]) -> list[Float32[np.ndarray, " _"]]:
+    """The numbers from a first one to before a last one, for each span. Of an object store only these are read."""
+    if isinstance(file, NpyFile) and not is_local(file.path):
+        path = place(file.path)  # in this process
+        ends = [[file.start + 4 * end for end in span] for span in spans]
+        contents = path.fs.cat_ranges([path.path] * len(spans), *map(list, zip(*ends, strict=True)), on_error="raise")
+        return [np.frombuffer(content, dtype="<f4") for content in contents]
+    values = file.read()
+    return [values[first:last] for first, last in spans]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

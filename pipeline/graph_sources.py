@@ -7,7 +7,6 @@ Writes  nothing
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +20,7 @@ from pipeline.dataset_tables import LEFT_OUT_COLUMNS
 from pipeline.file_records import sha256
 from pipeline.graph_source import SOURCE_COLUMNS, GraphSource, NpyFile, values_sha256
 from pipeline.parameter_graph import GraphTemplate
+from pipeline.places import Place
 from pipeline.progress import progress_bar
 from pipeline.symmetry import check
 from pipeline.template_document import write_document
@@ -76,7 +76,7 @@ class Selection:
         return reason
 
 
-def finished_zoos(paths: Sequence[Path]) -> list[Zoo]:
+def finished_zoos(paths: Sequence[Place]) -> list[Zoo]:
     """The zoos at the paths, in an order that does not depend on that of the paths.
 
     Raises:
@@ -119,7 +119,7 @@ def zoo_source(zoos: Sequence[Zoo], selection: Selection = Selection()) -> Graph
             has values.
     """
     sources = zoo_names(zoos)
-    rows, chunks = read_zoos(zoos)
+    rows, files = read_zoos(zoos)
     reason = selection.reason(rows)
     chosen = rows.filter(pa.array(reason == ""))
     if chosen.num_rows == 0:
@@ -129,7 +129,6 @@ def zoo_source(zoos: Sequence[Zoo], selection: Selection = Selection()) -> Graph
             f"{', '.join(str(zoo.path) for zoo in zoos)}: nothing to make graphs of: of {rows.num_rows:,} checkpoints "
             f"{num_diverged:,} have no values because the run diverged, and the others are not chosen{advice}"
         )
-    files = tuple(NpyFile(path=chunk) for chunk in chunks)
     templates = trace_architectures(chosen, files)
     left_out = np.flatnonzero(reason != "")
     return GraphSource(
@@ -165,7 +164,7 @@ def source_rows(rows: pa.Table, templates: Mapping[str, GraphTemplate], digests:
     return pa.table({name: made[name] if name in made else rows[name] for name in schema.names}, schema=schema)
 
 
-def read_zoos(zoos: Sequence[Zoo]) -> tuple[pa.Table, tuple[Path, ...]]:
+def read_zoos(zoos: Sequence[Zoo]) -> tuple[pa.Table, tuple[NpyFile, ...]]:
     """The rows of all chunks of finished zoos, and the values.npy of each chunk.
 
     Beside the columns of zoos (pipeline.zoo_store) they have ``test_accuracy_half_a``, ``test_accuracy_half_b`` and
@@ -175,7 +174,7 @@ def read_zoos(zoos: Sequence[Zoo]) -> tuple[pa.Table, tuple[Path, ...]]:
         ValueError: a chunk is damaged.
     """
     tables: list[pa.Table] = []
-    chunks: list[Path] = []
+    chunks: list[NpyFile] = []
     with progress_bar("checking the zoo", "chunks", sum(zoo.spec.num_chunks for zoo in zoos)) as bar:
         for zoo in zoos:
             for index in range(zoo.spec.num_chunks):
@@ -184,7 +183,7 @@ def read_zoos(zoos: Sequence[Zoo]) -> tuple[pa.Table, tuple[Path, ...]]:
                 columns = {name: data.rows[name] for name in data.rows.column_names}
                 columns |= {"test_accuracy_half_a": half_a, "test_accuracy_half_b": half_b}
                 tables.append(pa.table(columns | {"chunk": np.full(data.rows.num_rows, len(chunks))}))
-                chunks.append(zoo.chunk_path(index).resolve() / "values.npy")
+                chunks.append(NpyFile.at(zoo.chunk_path(index) / "values.npy", len(data.values)))
                 bar.update()
     return pa.concat_tables(tables, promote_options="default"), tuple(chunks)
 

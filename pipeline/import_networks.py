@@ -10,7 +10,6 @@ Writes  the dataset, format "metazoo-graphs" version 1  (docs/stores.md); what c
 No code of a file is ever run. The command may be repeated after any failure, as `python -m pipeline graphs` may be.
 """
 
-from pathlib import Path
 from typing import Literal
 
 from pipeline.build_graphs import Wanted, add, make
@@ -25,8 +24,8 @@ SHOWN_REFUSALS = 5
 
 
 def import_networks(
-    folder: str | Path,
-    out: str | Path,
+    folder: str | Place,
+    out: str | Place,
     format: Literal["state-dicts", "small-cnn-zoo"] = "state-dicts",  # noqa: A002  # the name of the flag
     networks: StateDicts | None = None,
     dataset: DatasetSpec = DatasetSpec(),

@@ -21,7 +21,7 @@ from pipeline.graph_plan import reasons
 from pipeline.graph_store import GraphDataset, open_graphs
 from pipeline.inr_plots import plot_inrs
 from pipeline.inr_zoo import InrSpec
-from pipeline.places import Place, check_reachable, is_local, place
+from pipeline.places import Place, check_reachable, place
 from pipeline.split_rules import SIDES
 from pipeline.zoo_plots import plot_zoo
 from pipeline.zoo_store import finished_chunks, open_zoo, read_chunk
@@ -31,11 +31,11 @@ SHOWN_TEMPLATES = 5
 QUANTILES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
 
 
-def inspect(path: str | Path, plots: Path | None = None) -> None:
+def inspect(path: str | Place, plots: Path | None = None) -> None:
     """Say what is in a dataset or a zoo.
 
     Args:
-        path: the folder of a parameter-graph dataset or of a zoo; a dataset may lie at s3://bucket/folder.
+        path: the folder of a parameter-graph dataset or of a zoo; either may lie at s3://bucket/folder.
         plots: a file for a picture. Of a zoo: accuracy by hyperparameter, learning curves, split-half reliability; or
             what implicit networks show, how good they are, and after how many steps. Of a dataset: labels by split,
             families, sizes, and values by kind of edge.
@@ -44,7 +44,7 @@ def inspect(path: str | Path, plots: Path | None = None) -> None:
     check_reachable(root)
     if not any((root / name).exists() for name in ("zoo.json", "zarr.json", MANIFEST)):
         raise ValueError(f"{root}: neither a zoo nor a dataset of parameter graphs here")
-    lines = zoo_lines(root, plots) if is_local(root) and (root / "zoo.json").exists() else graph_lines(root, plots)
+    lines = zoo_lines(root, plots) if (root / "zoo.json").exists() else graph_lines(root, plots)
     print("\n".join(lines))
     if plots is not None:
         print(f"  picture: {plots}")
@@ -58,7 +58,7 @@ def graph_lines(root: Place, plots: Path | None) -> Iterator[str]:
     yield from dataset_lines(dataset)
 
 
-def zoo_lines(path: Path, plots: Path | None) -> Iterator[str]:
+def zoo_lines(path: Place, plots: Path | None) -> Iterator[str]:
     """What `inspect` says of a zoo; the picture is drawn first."""
     zoo = open_zoo(path)
     if plots is not None:

@@ -10,7 +10,6 @@ expressions, which run on that pool. Our tables are small: one thread costs noth
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,17 +18,21 @@ import pyarrow.parquet as pq
 from jaxtyping import Int64
 from pyarrow import acero
 
+from pipeline.places import Place, is_local
+
 ROW = " row"
 """A name that no column has, for the number of a row while a table is filtered."""
 
 
-def read_table(source: Path | pa.BufferReader, columns: Sequence[str] | None = None) -> pa.Table:
+def read_table(source: Place | pa.BufferReader, columns: Sequence[str] | None = None) -> pa.Table:
     """The table of a Parquet file, or some of its columns.
 
     Raises:
         pyarrow.ArrowException: it is no Parquet file, or has no such column.
         OSError: it cannot be read.
     """
+    if not isinstance(source, pa.BufferReader) and not is_local(source):
+        source = pa.BufferReader(source.read_bytes())
     with pq.ParquetFile(source) as file:
         return file.read(columns=None if columns is None else list(columns), use_threads=False)
 

@@ -16,13 +16,14 @@ from pipeline.cluster import Machine
 from pipeline.images import load_images
 from pipeline.inr_estimate import dry_run_lines, estimate
 from pipeline.inr_zoo import InrSpec
+from pipeline.places import Place, place
 from pipeline.trainers import SirenTrainer
 from pipeline.zoo_job import train_zoo
 
 
 def inr(
     spec: InrSpec,
-    out: Path,
+    out: str | Place,
     images_folder: Path | None = None,
     trainer: SirenTrainer = SirenTrainer(),
     machine: Machine = Machine(),
@@ -32,7 +33,7 @@ def inr(
 
     Args:
         spec: what the zoo is.
-        out: its folder; made if it is not there, continued if it is.
+        out: its folder, or s3://bucket/folder; made if it is not there, continued if it is.
         images_folder: where the files of the image data set lie, compressed or not; downloaded once if not given.
         trainer: how the runs of a chunk are fitted.
         machine: what the job asks of the machines it runs on.
@@ -42,4 +43,6 @@ def inr(
     if dry_run:
         print("\n".join(dry_run_lines(spec, estimate(spec, load(), trainer.settled))))
         return
-    train_zoo(spec, trainer, out, load, machine, lambda: [len(spec.chunk(index)) for index in range(spec.num_chunks)])
+    train_zoo(
+        spec, trainer, place(out), load, machine, lambda: [len(spec.chunk(index)) for index in range(spec.num_chunks)]
+    )

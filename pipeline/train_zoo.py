@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pipeline.cluster import Machine
 from pipeline.images import load_images
+from pipeline.places import Place, place
 from pipeline.trainers import Trainer
 from pipeline.zoo import ZooSpec, plan, resolve
 from pipeline.zoo_estimate import dry_run_lines, estimate
@@ -25,7 +26,7 @@ from pipeline.zoo_summary import summary
 
 def zoo(
     spec: ZooSpec,
-    out: Path,
+    out: str | Place,
     images_folder: Path | None = None,
     trainer: Trainer = Trainer(),
     machine: Machine = Machine(),
@@ -35,7 +36,7 @@ def zoo(
 
     Args:
         spec: what the zoo is.
-        out: its folder; made if it is not there, continued if it is.
+        out: its folder, or s3://bucket/folder; made if it is not there, continued if it is.
         images_folder: where the files of the image data set lie, compressed or not; downloaded once if not given.
         trainer: how the runs of a chunk are trained.
         machine: what the job asks of the machines it runs on.
@@ -47,13 +48,13 @@ def zoo(
         images, planned = load(), plan(spec)
         print("\n".join(dry_run_lines(spec, planned, estimate(spec, planned, images, trainer.settled))))
         return
-    train_zoo(spec, trainer, out, load, machine, lambda: plan(spec).chunk_steps(spec))
+    train_zoo(spec, trainer, place(out), load, machine, lambda: plan(spec).chunk_steps(spec))
 
 
-def status(path: Path) -> None:
+def status(path: str | Place) -> None:
     """Say how far a zoo is, from what is on disk; it may be training at the time.
 
     Args:
-        path: the zoo's folder.
+        path: the zoo's folder, or s3://bucket/folder.
     """
-    print("\n".join(summary(open_zoo(path))))
+    print("\n".join(summary(open_zoo(place(path)))))

@@ -13,7 +13,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -44,7 +43,7 @@ class Promise:
             yield f"           and {len(self.findings) - SHOWN_FINDINGS:,} more"
 
 
-def verify(path: str | Path, threads: int | None = None) -> None:
+def verify(path: str | Place, threads: int | None = None) -> None:
     """Compare every file of a dataset with its manifest, and what is in them with the laws of the format.
 
     Args:

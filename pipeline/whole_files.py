@@ -18,12 +18,19 @@ from pipeline.places import Place, is_local
 SUFFIX = "~aside"
 
 
-def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+def write_folder(path: Place, files: Mapping[str, bytes]) -> None:
     """Make a folder of some files; nothing happens if it is there already.
+
+    An object store has no folders to rename: there the last file says that the others are whole, and comes last.
 
     Several may write the same folder at once, on several machines too, if they write the same bytes: the first one
     wins.
     """
+    if not is_local(path):
+        if not (path / list(files)[-1]).exists():
+            for name, content in files.items():
+                (path / name).write_bytes(content)
+        return
     aside = aside_path(path)
     shutil.rmtree(aside, ignore_errors=True)  # an earlier try of this process
     try:
@@ -73,15 +80,17 @@ class Leftover:
         return self.final.exists() if self.host != socket.gethostname() else not _is_running(self.process)
 
 
-def leftovers(folder: Path) -> Iterator[Leftover]:
-    """Everything in a folder that is written aside; nothing if there is no such folder."""
+def leftovers(folder: Place) -> Iterator[Leftover]:
+    """Everything in a folder that is written aside; nothing if there is no such folder, or it is in an object store."""
+    if not is_local(folder):
+        return
     for path in sorted(folder.glob(f".*{SUFFIX}")):
         parts = path.name.removeprefix(".").removesuffix(SUFFIX).rsplit("~", 2)
         if len(parts) == 3 and parts[2].isdigit():
             yield Leftover(path=path, final=folder / parts[0], host=parts[1], process=int(parts[2]))
 
 
-def sweep(folder: Path) -> None:
+def sweep(folder: Place) -> None:
     """Remove what killed writers left in a folder."""
     for leftover in leftovers(folder):
         if leftover.is_dead and leftover.path.is_dir():

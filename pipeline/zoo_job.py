@@ -21,6 +21,7 @@ from pipeline.cluster import Machine, cluster, run_tasks
 from pipeline.images import Images
 from pipeline.inr_zoo import InrSpec, resolve_inr
 from pipeline.loop_trainer import Checkpoint
+from pipeline.places import Place, check_reachable, is_local
 from pipeline.progress import progress_bar
 from pipeline.siren_trainer import FittedNetwork
 from pipeline.stack_size import measured_stack
@@ -35,7 +36,7 @@ LOGGED_PACKAGES = ("numpy", "pyarrow", "scikit-learn", "torch")
 def train_zoo(
     spec: ZooSpec | InrSpec,
     trainer: Trainer | SirenTrainer,
-    out: Path,
+    out: Place,
     load: Callable[[], Images],
     machine: Machine,
     plan: Callable[[], Sequence[int]],
@@ -51,6 +52,7 @@ def train_zoo(
             "trainer: device is cuda, and machine.gpus_per_task is 0, so that tasks would see no GPU; set it to 1, or "
             "to 0.25 for four tasks on each GPU"
         )
+    check_reachable(out)
     if (out / "zoo.json").exists():
         trainer = continued(trainer, open_zoo(out).trainer)
         store = create_zoo(out, spec, trainer)
@@ -98,7 +100,8 @@ def missing_chunks(store: Zoo, costs: Sequence[int]) -> list[int]:
 
 def train(store: Zoo, chunks: Sequence[int], images: Images, machine: Machine) -> None:
     """Train chunks on the connected cluster, with a progress bar in models."""
-    store = replace(store, path=store.path.resolve())  # a task's working directory is its own
+    if is_local(store.path):
+        store = replace(store, path=store.path.resolve())  # a task's working directory is its own
     num_left = sum(len(store.spec.chunk(index)) for index in chunks)
     num_runs = store.spec.num_runs
     with progress_bar("training", "models", num_runs, initial=num_runs - num_left) as bar:
@@ -151,10 +154,15 @@ def log(
         "python": platform.python_version(),
         "packages": {package: version(package) for package in LOGGED_PACKAGES},
     }
-    path = store.log_path(index)
+    path, text = store.log_path(index), json.dumps(line) + "\n"
+    if not is_local(path):  # nothing can be added to an object
+        path.with_name(f"{path.stem}-{line['host']}-{line['process']}-{time.time_ns()}.jsonl").write_bytes(
+            text.encode()
+        )
+        return
     path.parent.mkdir(exist_ok=True)
     with path.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+        file.write(text)
 
 
 def commit() -> str | None:

@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,7 @@ from pipeline.file_records import FileRecord
 from pipeline.inr_zoo import InrSpec
 from pipeline.loop_trainer import Checkpoint
 from pipeline.parquet_files import read_table
+from pipeline.places import Place, files_below, is_local, make_folder
 from pipeline.siren_trainer import FittedNetwork
 from pipeline.specifications import digest_of, parse_as
 from pipeline.trainers import SirenTrainer, Trainer
@@ -64,7 +64,7 @@ KINDS = {kind.name: kind for kind in (CLASSIFIERS, IMPLICIT)}
 class Zoo:
     """An open zoo: where it is, its specification and its trainer. Holds no file open."""
 
-    path: Path
+    path: Place
     spec: ZooSpec | InrSpec
     trainer: Trainer | SirenTrainer
 
@@ -73,11 +73,11 @@ class Zoo:
         """Networks that classify images, or implicit ones."""
         return kind_of(self.spec)
 
-    def chunk_path(self, index: int) -> Path:
+    def chunk_path(self, index: int) -> Place:
         """The folder of a finished chunk."""
         return self.path / "chunks" / f"{index:05d}"
 
-    def log_path(self, index: int) -> Path:
+    def log_path(self, index: int) -> Place:
         """The log of a chunk; a chunk trained twice has two lines."""
         return self.path / "log" / f"{index:05d}.jsonl"
 
@@ -87,7 +87,7 @@ class ChunkData:
     """The content of a chunk."""
 
     values: Float32[np.ndarray, " num_floats"]
-    """Memory-mapped; a row's values are ``values[offset : offset + length]``."""
+    """Memory-mapped where it can be; a row's values are ``values[offset : offset + length]``."""
     rows: pa.Table
     """As its `Kind` has it: one row per run and checkpoint, ordered by run index, then checkpoint."""
     correct: UInt8[np.ndarray, "num_rows num_bytes"]
@@ -99,7 +99,7 @@ def kind_of(spec: ZooSpec | InrSpec) -> Kind:
     return CLASSIFIERS if isinstance(spec, ZooSpec) else IMPLICIT
 
 
-def create_zoo(path: Path, spec: ZooSpec | InrSpec, trainer: Trainer | SirenTrainer = Trainer()) -> Zoo:
+def create_zoo(path: Place, spec: ZooSpec | InrSpec, trainer: Trainer | SirenTrainer = Trainer()) -> Zoo:
     """Make the zoo of a specification and a trainer, or open it if it was made already.
 
     Raises:
@@ -112,7 +112,7 @@ def create_zoo(path: Path, spec: ZooSpec | InrSpec, trainer: Trainer | SirenTrai
         strangers = sorted(entry.name for entry in path.iterdir() if entry not in ours) if path.exists() else []
         if strangers:
             raise ValueError(f"{path} is not empty and not a zoo (it holds {strangers[0]}); choose another folder")
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         document = {
             "format": FORMAT,
             "version": VERSION,
@@ -136,7 +136,7 @@ def create_zoo(path: Path, spec: ZooSpec | InrSpec, trainer: Trainer | SirenTrai
     return zoo
 
 
-def open_zoo(path: Path) -> Zoo:
+def open_zoo(path: Place) -> Zoo:
     """The zoo at a path.
 
     Raises:
@@ -187,6 +187,9 @@ def different_fields(found: Any, wanted: Any, name: str = "") -> list[str]:
 def finished_chunks(zoo: Zoo) -> list[int]:
     """The indices of the chunks that are written, ascending."""
     folder = zoo.path / "chunks"
+    if not is_local(folder):
+        names = [name.removesuffix("/done.json") for name in files_below(folder) if name.endswith("/done.json")]
+        return sorted(int(name) for name in names if name.isdigit() and int(name) < zoo.spec.num_chunks)
     if not folder.exists():
         return []
     with os.scandir(folder) as entries:
@@ -229,9 +232,9 @@ def read_chunk(zoo: Zoo, index: int) -> ChunkData:
     for name in CHUNK_FILES:
         check_file(folder / name, files[name])
     return ChunkData(
-        values=np.load(folder / "values.npy", mmap_mode="r", allow_pickle=False),
+        values=load_array(folder / "values.npy"),
         rows=read_table(folder / "rows.parquet"),
-        correct=np.load(folder / "correct.npy", allow_pickle=False),
+        correct=load_array(folder / "correct.npy"),
     )
 
 
@@ -255,7 +258,14 @@ def half_accuracies(
     return bits[:, 0::2].mean(axis=1), bits[:, 1::2].mean(axis=1)
 
 
-def check_file(path: Path, expected: dict[str, Any]) -> None:
+def load_array(path: Place) -> np.ndarray:
+    """A .npy file: memory-mapped, or all of it where that cannot be."""
+    if is_local(path):
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+
+
+def check_file(path: Place, expected: dict[str, Any]) -> None:
     """Refuse a file that is not the one that was written."""
     if not path.is_file():
         raise damaged(path, "is missing")
@@ -267,12 +277,12 @@ def check_file(path: Path, expected: dict[str, Any]) -> None:
 
 
 @cache
-def file_sha256(path: Path, size: int, mtime_ns: int) -> str:
+def file_sha256(path: Place, size: int, mtime_ns: int) -> str:
     """SHA-256 of a file; its size and time are arguments so that a file that changes is read again."""
     return FileRecord.of_file(path).sha256
 
 
-def damaged(path: Path, what: str) -> ValueError:
+def damaged(path: Place, what: str) -> ValueError:
     """The error of a file that is not as it was written."""
     return ValueError(f"{path} {what}; delete {path.parent} and train that chunk again with python -m pipeline zoo")
 
@@ -287,7 +297,7 @@ def json_bytes(document: dict[str, Any]) -> bytes:
     return (json.dumps(document, indent=1) + "\n").encode()
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Place) -> dict[str, Any]:
     """A JSON file that holds an object; an empty one if it holds something else."""
     try:
         document = json.loads(path.read_bytes())

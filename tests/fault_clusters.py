@@ -18,6 +18,7 @@ from subprocess import Popen, TimeoutExpired
 from typing import Any
 
 import psutil
+from upath import UPath
 
 POLL_SECONDS = 0.02
 POLLS = 6000
@@ -117,8 +118,9 @@ def stop_at_a_task(driver: Popen[bytes], node: Any) -> psutil.Process:
     raise AssertionError("no task came to the node")
 
 
-def content(folder: Path) -> dict[str, bytes]:
+def content(folder: Path | UPath) -> dict[str, bytes]:
     """Every file of a zoo but its log, which is outside the format; and its folders, each an empty entry."""
+    folder = Path(str(folder))
     paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
     return {
         name: b"" if path.is_dir() else path.read_bytes() for name, path in paths.items() if name.split("/")[0] != "log"

@@ -403,7 +403,7 @@ def test_values_that_changed_after_they_were_planned_are_an_error_that_names_the
         read = source(zoos, selection)
 
         def poisoned(file: NpyFile) -> np.ndarray:
-            values = np.load(file.path).copy()
+            values = np.load(str(file.path)).copy()
             values[NUM_VALUES] = value
             return values
 
@@ -426,7 +426,7 @@ def test_a_run_with_another_number_of_values_is_an_error(
     template = open_graphs(undisturbed)[0].template
     monkeypatch.setattr(graph_sources, "trace_architecture", lambda *_: template)
     with pytest.raises(ValueError, match=r"run \w+-000004: 4969 values; its architecture .*small_cnn.* has 4970"):
-        trace_architectures(rows, [NpyFile(path=chunk) for chunk in chunks])
+        trace_architectures(rows, list(chunks))
 
 
 def test_values_in_another_order_than_the_state_dicts_are_an_error() -> None:

@@ -20,7 +20,9 @@ from pipeline.dataset_writer import BUILDING
 from pipeline.graph_store import open_graphs
 from pipeline.inspect_graphs import inspect
 from pipeline.places import Place, place
+from pipeline.train_zoo import status
 from pipeline.verify_graphs import verify
+from pipeline.zoo_store import finished_chunks
 from tiny_dataset import SMALL_PARTS, content, in_this_process, known_templates, make_tiny_dataset, write_zoo
 from tiny_zoo import tiny_spec
 
@@ -163,3 +165,24 @@ def test_a_driver_killed_while_it_writes_leaves_what_the_same_command_finishes(
     assert one_table.table.equals(open_graphs(undisturbed).table)
     assert np.array_equal(one_table.read_part(3), open_graphs(undisturbed).read_part(3))
     verify(f"s3://{BUCKET}/job/graphs.zarr")
+
+
+def test_a_zoo_is_trained_into_an_object_store_and_made_graphs_of(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same objects as files on a disk, but for the log; a chunk that lacks its last object is trained again."""
+    spec = tiny_spec(num_runs=3)
+    local, remote = (write_zoo(path, spec) for path in (tmp_path / "zoo", place(f"s3://{BUCKET}/animals/zoo")))
+    assert finished_chunks(remote) == finished_chunks(local)
+    assert stored("animals/zoo") == content(tmp_path / "zoo")
+    graphs(str(remote.path), tmp_path / "remote.zarr", SMALL_PARTS)
+    graphs(tmp_path / "zoo", tmp_path / "local.zarr", SMALL_PARTS)
+    assert content(tmp_path / "remote.zarr") == content(tmp_path / "local.zarr")
+    inspect(remote.path)
+    status(remote.path)
+    (remote.chunk_path(0) / "done.json").unlink()
+    assert finished_chunks(remote) == finished_chunks(local)[1:]
+    with pytest.raises(ValueError, match="1 of . chunks are not trained yet"):
+        graphs(str(remote.path), tmp_path / "again.zarr", SMALL_PARTS)
+    write_zoo(remote.path, spec)
+    assert stored("animals/zoo") == content(tmp_path / "zoo")

@@ -50,10 +50,10 @@ def zoo_rows(zoo: Zoo) -> list[dict[str, Any]]:
     rows = []
     for index in range(zoo.spec.num_chunks):
         folder = zoo.path / "chunks" / f"{index:05d}"
-        values = np.load(folder / "values.npy")
+        values = np.load(str(folder / "values.npy"))
         rows += [
             row | {"values": values[row["offset"] : row["offset"] + row["length"]]}
-            for row in pq.read_table(folder / "rows.parquet", use_threads=False).to_pylist()
+            for row in pq.read_table(str(folder / "rows.parquet"), use_threads=False).to_pylist()
         ]
     return rows
 

@@ -1,7 +1,6 @@
 """A zoo on disk: what is written is what is read, the bytes follow from the specification, and damage is named."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from pipeline.architectures import Architecture
 from pipeline.images import load_images
 from pipeline.loop_trainer import Checkpoint, train_chunk
+from pipeline.places import Place, remove_folder
 from pipeline.specifications import digest_of
 from pipeline.trainers import Trainer
 from pipeline.zoo import ModelSpec, ZooSpec, expand
@@ -68,7 +68,8 @@ def zoo(tmp_path: Path) -> Zoo:
     return zoo
 
 
-def tree(path: Path) -> dict[str, bytes]:
+def tree(path: Place) -> dict[str, bytes]:
+    path = Path(str(path))
     return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
@@ -272,7 +273,7 @@ def test_a_damaged_file_is_named(zoo: Zoo, name: str) -> None:
 
 def test_the_record_of_another_chunk_or_none_is_refused(zoo: Zoo) -> None:
     done = zoo.chunk_path(0) / "done.json"
-    shutil.copy(zoo.chunk_path(1) / "done.json", done)
+    done.write_bytes((zoo.chunk_path(1) / "done.json").read_bytes())
     with pytest.raises(ValueError, match="done.json is not that of chunk 0 of this zoo; delete"):
         read_chunk(zoo, 0)
     done.write_text("{")
@@ -328,6 +329,6 @@ def test_a_description_that_was_altered_is_one_line(zoo: Zoo, change: dict[str, 
 
 
 def test_only_folders_are_chunks(zoo: Zoo) -> None:
-    shutil.rmtree(zoo.chunk_path(1))
+    remove_folder(zoo.chunk_path(1))
     zoo.chunk_path(1).touch()
     assert finished_chunks(zoo) == [0]

@@ -16,6 +16,7 @@ from pipeline.graph_plan import DatasetSpec
 from pipeline.graph_store import open_graphs
 from pipeline.loop_trainer import Checkpoint, diverged
 from pipeline.parameter_graph import GraphTemplate
+from pipeline.places import Place
 from pipeline.zoo import ModelSpec, ZooSpec, expand
 from pipeline.zoo_store import Zoo, create_zoo, write_chunk
 from tiny_zoo import tiny_spec
@@ -26,7 +27,7 @@ SMALL_PARTS = DatasetSpec(floats_per_part=3 * NUM_VALUES)
 """Three graphs a part."""
 
 
-def write_zoo(path: Path, spec: ZooSpec, diverged_runs: Sequence[int] = (), first_diverged: int = 1) -> Zoo:
+def write_zoo(path: Place, spec: ZooSpec, diverged_runs: Sequence[int] = (), first_diverged: int = 1) -> Zoo:
     """A finished zoo whose values and scores are random numbers; some runs diverged before a checkpoint."""
     zoo, runs = create_zoo(path, spec), expand(spec)
     for index in range(spec.num_chunks):
@@ -94,8 +95,9 @@ def known_templates(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph_sources, "trace_architectures", look_up)
 
 
-def content(folder: Path) -> dict[str, bytes]:
+def content(folder: Place) -> dict[str, bytes]:
     """Every file below a folder, by its path in it."""
+    folder = Path(str(folder))
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
